@@ -1,0 +1,345 @@
+"""The command line: one function per command, and the only place that prints.
+
+Results go to stdout, progress and logs to stderr; `--json` prints one JSON document on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from tuneworth.errors import InputError, Interrupted, TuneworthError
+from tuneworth.task import known_keys, load_task
+
+if TYPE_CHECKING:
+    from tuneworth.pipeline import Run
+
+app = typer.Typer(
+    name="tuneworth",
+    help="Should you fine-tune? Measured on your own data, and then done for you.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_KEYS = known_keys()
+
+
+def _help(key: str) -> str:
+    return str(_KEYS[key].description)
+
+
+Data = Annotated[Path, typer.Argument(help="a data file (CSV, TSV, JSON Lines, Parquet) or a run folder")]
+OptionalData = Annotated[Path | None, typer.Argument(help="a data file or a run folder; or name it in the task file")]
+TaskFile = Annotated[Path | None, typer.Option("--task", help="a task file; `tuneworth init DATA` writes one")]
+Test = Annotated[Path | None, typer.Option("--test", help=_help("data.test"))]
+Budget = Annotated[str | None, typer.Option("--budget", help=_help("budget"))]
+Model = Annotated[str | None, typer.Option("--model", help=_help("models"))]
+Seed = Annotated[int | None, typer.Option("--seed", help=_help("seed"))]
+Kind = Annotated[str | None, typer.Option("--kind", help=_help("kind"))]
+Input = Annotated[str | None, typer.Option("--input", help=_help("data.columns.input"))]
+Output = Annotated[str | None, typer.Option("--output", help=_help("data.columns.output"))]
+Out = Annotated[Path | None, typer.Option("--out", help="the run folder; runs/<name>-<hash> when absent")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="any key of the task file, as training.epochs=3")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
+
+
+def main() -> None:
+    """Entry point: runs the command and turns every error into its message and exit code."""
+    # Threads that wait by spinning stop each other on a busy machine; read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=False)
+    except typer.Abort:
+        sys.exit(_fail(Interrupted(signal.SIGINT)))
+    except KeyboardInterrupt:
+        sys.exit(_fail(Interrupted(signal.SIGINT)))
+    except TuneworthError as error:
+        sys.exit(_fail(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except typer.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except Exception as error:
+        if type(error).__name__ in (
+            "UsageError",
+            "NoSuchOption",
+            "BadParameter",
+            "MissingParameter",
+        ) or hasattr(error, "format_message"):
+            _say(f"Error: {error.format_message() if hasattr(error, 'format_message') else error}")
+            sys.exit(2)
+        traceback.print_exc()
+        _say("\nThis is a fault of tuneworth, not of your input. Please report the lines above with the command.")
+        sys.exit(1)
+
+
+@app.command()
+def run(
+    data: OptionalData = None,
+    task: TaskFile = None,
+    test: Test = None,
+    budget: Budget = None,
+    model: Model = None,
+    seed: Seed = None,
+    kind: Kind = None,
+    input_: Input = None,
+    output: Output = None,
+    out: Out = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """From a data file to a measured verdict: audit, arms, training, evaluation, report."""
+    _stage(
+        "report", data, task, as_json, out,
+        _overrides(test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, set=set_),
+    )  # fmt: skip
+
+
+def _stage_command(stage: str, about: str) -> Callable[..., None]:
+    def command(
+        data: Data,
+        task: TaskFile = None,
+        test: Test = None,
+        budget: Budget = None,
+        model: Model = None,
+        seed: Seed = None,
+        kind: Kind = None,
+        input_: Input = None,
+        output: Output = None,
+        out: Out = None,
+        set_: Set = None,
+        as_json: Json = False,
+    ) -> None:
+        _stage(
+            stage, data, task, as_json, out,
+            _overrides(
+                test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, set=set_
+            ),
+        )  # fmt: skip
+
+    command.__doc__ = about
+    return command
+
+
+for _name, _about in {
+    "audit": "Check a data set: duplicates, leaks, contradictions, lengths, balance; each finding names its rows.",
+    "split": "Divide a data set into train, validation and test, and clean what the audit found.",
+    "plan": "Measure this machine on your rows; choose the settings, with reasons, and allot the budget.",
+    "baseline": "Run the prompting arms and the classical arm.",
+    "train": "Run all arms, fine-tuning included.",
+    "evaluate": "Score all arms on the test rows.",
+    "decide": "Weigh the arms and state the verdict.",
+    "report": "Write the report as one HTML file.",
+}.items():
+    app.command(_name)(_stage_command(_name, _about))
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="the data file")],
+    to: Annotated[Path, typer.Option("--to", help="the file to write")] = Path("task.yaml"),
+) -> None:
+    """Write a commented task.yaml for a data file."""
+    from tuneworth.data import read_examples
+    from tuneworth.store.atomic import write_text
+    from tuneworth.task import Columns, commented_yaml
+
+    if to.exists():
+        raise InputError("this file exists already", where=str(to), cure="choose another one with --to, or delete it")
+    shape = read_examples(data, Columns(), "auto").shape
+    relative = os.path.relpath(data.resolve(), to.resolve().parent)
+    overrides = {"data.train": relative, "kind": shape.kind, "name": _task_name(data)}
+    if shape.input and shape.output and shape.rows == "table":
+        overrides |= {"data.columns.input": shape.input, "data.columns.output": shape.output}
+    found = "(recognised from your file)"
+    notes = dict.fromkeys(("kind", "data.columns.input", "data.columns.output"), found)
+    write_text(to, commented_yaml(load_task(None, overrides), notes))
+    for sentence in shape.why:
+        _say(sentence)
+    typer.echo(f"wrote {to}; run it with: tuneworth run --task {to}")
+
+
+@app.command()
+def chat(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    message: Annotated[str | None, typer.Argument(help="one message; without it you are asked line by line")] = None,
+    arm: Annotated[str | None, typer.Option("--arm", help="the arm to talk to; the winner when absent")] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 answers as in the evaluation")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=8192, help="longest answer in tokens")] = 256,
+    as_json: Json = False,
+) -> None:
+    """Talk to the result of a run: each message is answered as it was judged."""
+    from tuneworth.pipeline import Run
+
+    talker = Run(run_folder).chat_with(arm)
+
+    def answer(text: str) -> str:
+        return talker.chat([{"role": "user", "content": text}], max_new_tokens=max_new_tokens, temperature=temperature)
+
+    if message is not None:
+        reply = answer(message)
+        typer.echo(json.dumps({"arm": talker.name, "answer": reply}, ensure_ascii=False) if as_json else reply)
+        return
+    _say(f"Talking to {talker.name}. Each line is one message on its own; an empty line ends.")
+    while True:
+        _say("> ", end="")
+        line = sys.stdin.readline()
+        if not line.strip():
+            return
+        typer.echo(answer(line.strip()))
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models that come without a model hub."""
+    from tuneworth.models.sources import known_models
+
+    names = known_models()
+    typer.echo(json.dumps({"models": list(names)}) if as_json else "\n".join(names))
+    _say("A hub id (owner/name) or a local folder with config.json, tokenizer.json and *.safetensors works too.")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine is and what it can do."""
+    import torch
+
+    from tuneworth.models.machine import matrix_rate, memory_rate, this_machine
+    from tuneworth.store.cache import cache_folder
+
+    machine = this_machine()
+    rates = {
+        "float32_flops": matrix_rate(torch.float32, machine.device),
+        "bfloat16_flops": matrix_rate(torch.bfloat16, machine.device),
+        "memory_bytes_per_second": memory_rate(),
+    }
+    if as_json:
+        typer.echo(json.dumps({**machine.to_json(), **rates, "cache": str(cache_folder())}))
+        return
+    rows = {
+        "system": machine.system,
+        "processor": f"{machine.processor} ({', '.join(machine.features) or 'no vector features found'})",
+        "cores": str(machine.cores),
+        "memory": f"{machine.memory_bytes / 2**30:.1f} GiB, read at {rates['memory_bytes_per_second'] / 1e9:.1f} GB/s",
+        "free disk": f"{machine.free_disk_bytes / 1e9:.1f} GB at {cache_folder()}",
+        "GPUs": ", ".join(machine.gpus) or "none",
+        "matrix products": f"float32 {rates['float32_flops'] / 1e12:.2f}, bfloat16 "
+        f"{rates['bfloat16_flops'] / 1e12:.2f} TFLOP/s",
+        "precision used": machine.dtype,
+    }
+    for name, value in rows.items():
+        typer.echo(f"{name:<16} {value}")
+    enough = machine.memory_bytes >= 6 * 2**30 and machine.free_disk_bytes >= 2 * 10**9
+    typer.echo(
+        "The default model (135 M parameters) "
+        + ("runs and trains here." if enough else "needs 6 GiB of memory and 2 GB of disk; this machine has less.")
+    )
+
+
+def _stage(
+    stage: str,
+    data: Path | None,
+    task_file: Path | None,
+    as_json: bool,
+    out: Path | None,
+    overrides: dict[str, Any],
+) -> None:
+    from tuneworth.console import ConsoleWatcher
+    from tuneworth.pipeline import resume, run
+
+    is_run = data is not None and (data / "task.yaml").is_file()
+    if is_run and (task_file or overrides or out):
+        raise InputError(
+            "a run folder carries its own task; settings cannot be changed in it",
+            where=str(data),
+            cure="give the data file instead of the run folder",
+        )
+    with ConsoleWatcher() as watcher:
+        if data is not None and is_run:
+            finished = resume(data, until=stage, watcher=watcher)
+        else:
+            if data is not None:
+                overrides["data.train"] = str(data)
+            finished = run(load_task(task_file, overrides), out=out, until=stage, watcher=watcher)
+    if as_json:
+        typer.echo(json.dumps(_document(finished, stage), ensure_ascii=False))
+    else:
+        _show(finished, stage)
+
+
+def _document(finished: Run, stage: str) -> dict[str, Any]:
+    content: Mapping[str, Any]
+    if stage in ("audit", "split"):
+        content = finished.audit
+    elif stage == "plan":
+        content = finished.plan
+    elif stage in ("baseline", "train", "evaluate"):
+        content = {"arms": [finished.arm(name) for name in finished.folder.arm_names()]}
+    else:
+        content = finished.verdict
+    return {**content, "run": str(finished.path)}
+
+
+def _show(finished: Run, stage: str) -> None:
+    from tuneworth.console import show_arms, show_audit, show_plan, show_verdict
+
+    if stage in ("audit", "split"):
+        show_audit(finished.audit)
+    elif stage == "plan":
+        show_plan(finished.plan)
+    elif stage in ("baseline", "train", "evaluate"):
+        show_arms([finished.arm(name) for name in finished.folder.arm_names()])
+    else:
+        show_verdict(finished.verdict)
+    if stage == "report":
+        typer.echo(f"Report: {finished.report}")
+    typer.echo(f"Run:    {finished.path}")
+
+
+def _overrides(**given: Any) -> dict[str, Any]:
+    keys = {"test": "data.test", "input": "data.columns.input", "output": "data.columns.output"}
+    found: dict[str, Any] = {}
+    for assignment in given.pop("set") or []:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise InputError(f"'{assignment}' is no assignment", where="--set", cure="write --set training.epochs=3")
+        try:
+            found[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"the value of '{key}' is not valid YAML", where="--set") from None
+    for name, value in given.items():
+        if value is not None:
+            key = keys.get(name, "models" if name == "model" else name)
+            found[key] = [value] if name == "model" else str(value) if isinstance(value, Path) else value
+    return found
+
+
+def _task_name(data: Path) -> str:
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in data.stem).strip("-._")
+    return name[:64] or "task"
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Interrupted(number)
+
+
+def _fail(error: TuneworthError) -> int:
+    for problem in error.problems:
+        _say(f"error: {problem}")
+    return error.exit_code
+
+
+def _say(text: str, end: str = "\n") -> None:
+    typer.echo(text + end, err=True, nl=False)

@@ -1,0 +1,203 @@
+"""What the command line shows: progress on stderr while it works, tables on stdout when it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from tuneworth.task import format_seconds
+
+_COLOURS = {
+    "pass": "green",
+    "warn": "yellow",
+    "fail": "red",
+    "error": "red",
+    "info": "blue",
+    "not-measured": "dim",
+}
+_HEADLINES = {
+    "fine-tune": "Fine-tune",
+    "prompt": "Keep prompting",
+    "simpler-model": "Use a simpler model",
+    "more-data": "Collect more data",
+    "not-enough-evidence": "Not enough evidence",
+}
+
+
+class ConsoleWatcher:
+    """A watcher that draws a bar for the step at hand, and prints what is worth knowing as a line."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[live]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._started = time.monotonic()
+
+    def __enter__(self) -> ConsoleWatcher:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, what: str, total: int) -> None:
+        """A new step: one bar at a time."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(what, total=total, live="")
+        if not self._console.is_terminal:
+            self.note(what)
+
+    def advance(self, units: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._progress.advance(self._task, units)
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """One training step moves the bar; an evaluation is a line."""
+        if self._task is None:
+            return
+        if "loss" in record:
+            rate = record["tokens"] / record["step_seconds"]
+            live = f"loss {record['loss']:.3f}  {rate:,.0f} tokens/s"
+            self._progress.update(self._task, advance=1, live=live)
+        else:
+            self.note(
+                f"step {record['step']}: validation score {record['validation_score']:.3f}, "
+                f"loss {record['validation_loss']:.3f}"
+            )
+
+    def note(self, text: str) -> None:
+        """A line with the time since the start."""
+        since = format_seconds(time.monotonic() - self._started)
+        self._console.print(Text(f"{since:>7}  ", "dim") + Text(text))
+
+
+def show_verdict(verdict: Mapping[str, Any]) -> None:
+    """The verdict, its reasons, and the arms as a table."""
+    console = Console(highlight=False)
+    headline = _HEADLINES[verdict["verdict"]] + (f": {verdict['winner']}" if verdict["winner"] else "")
+    console.print()
+    console.print(Text(headline, "bold"))
+    for sentence in verdict["why"]:
+        console.print(Text(f"  {sentence}"))
+    console.print()
+    console.print(_arms_table(verdict))
+    console.print()
+
+
+def show_arms(arms: Sequence[Mapping[str, Any]]) -> None:
+    """Finished arms, without a verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("arm", "score", "rows", "status"):
+        table.add_column(title, justify="left" if title in ("arm", "status") else "right")
+    for arm in arms:
+        done = arm["status"] == "done"
+        score, rows = (f"{arm['score']:.3f}", f"{arm['rows']:,}") if done else ("", "")
+        table.add_row(Text(arm["name"]), score, rows, Text("done" if done else f"{arm['status']}: {arm['why']}"))
+    Console(highlight=False).print(table)
+
+
+def show_audit(audit: Mapping[str, Any]) -> None:
+    """The four answers, then every finding with its first rows."""
+    console = Console(highlight=False)
+    rows = ", ".join(f"{count:,} {name}" for name, count in audit["rows"].items())
+    console.print(Text(f"Rows: {rows}", "bold"))
+    for question, answer in audit["answers"].items():
+        status = answer["status"]
+        console.print(Text(f"  {question:<10}") + Text(f"{status:<13}", _COLOURS[status]) + Text(answer["why"]))
+    for finding in audit["findings"]:
+        console.print()
+        console.print(Text(finding["code"], f"bold {_COLOURS[finding['severity']]}") + Text(f"  {finding['message']}"))
+        places = [f"{row['file'].rpartition('/')[2]}:{row['line']}" for row in finding["rows"][:8]]
+        if places:
+            more = f" and {len(finding['rows']) - 8} more" if len(finding["rows"]) > 8 else ""
+            console.print(Text(f"  {', '.join(places)}{more}", "dim"))
+        if finding["repair"]:
+            console.print(Text(f"  repair: {finding['repair']}", "dim"))
+    console.print()
+
+
+def show_plan(plan: Mapping[str, Any]) -> None:
+    """Settings with reasons, and the budget by stage."""
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("setting", "value", "reason"):
+        table.add_column(title)
+    for name, setting in plan["settings"].items():
+        table.add_row(Text(name), Text(str(setting["value"])), Text(setting["reason"]))
+    console.print(table)
+    console.print()
+    budget = Table(box=None, pad_edge=False, header_style="bold")
+    budget.add_column("stage")
+    budget.add_column("seconds", justify="right")
+    for stage, seconds in plan["budget"].items():
+        budget.add_row(Text(stage), f"{seconds:,.0f}")
+    console.print(budget)
+    for arm, why in plan["skipped"].items():
+        console.print(Text(f"{arm} is skipped: {why}", "yellow"))
+
+
+def _arms_table(verdict: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("arm")
+    percent = f"{verdict['confidence']:.0%} interval"
+    for title in (
+        verdict["metric"],
+        percent,
+        "tokens in",
+        "out",
+        "p50 s",
+        "USD / 1k",
+        "USD to build",
+        "invalid",
+    ):
+        table.add_column(title, justify="right")
+    for arm in verdict["arms"]:
+        name = Text(arm["name"], "bold" if arm["name"] == verdict["winner"] else "")
+        if arm["status"] != "done":
+            table.add_row(name + Text(f"  ({arm['status']})", "dim"))
+            continue
+        low, high = arm["interval"]
+        table.add_row(
+            name,
+            f"{arm['score']:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            _number(arm["input_tokens"], ",.0f"),
+            _number(arm["output_tokens"], ",.1f"),
+            _number((arm["seconds"] or {}).get("p50"), ".3f"),
+            _number(arm["usd_per_1k_requests"], ".5f"),
+            _number(arm["usd_to_build"], ".4f"),
+            _number(arm["invalid"], ".1%"),
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

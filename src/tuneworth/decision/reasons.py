@@ -1,0 +1,253 @@
+"""The verdict in plain sentences, the most important first: what to do, how sure, what it costs, what is
+open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tuneworth.decision.records import ArmResult, Case, Kind, expected_after_doubling
+from tuneworth.decision.wording import (
+    about,
+    count,
+    finding,
+    interval_percent,
+    interval_points,
+    percent,
+    points,
+    usd,
+)
+
+FEW_ROWS = 30
+_UNFAIR_SHARE = 0.2  # arms whose answers are cut off, empty or unreadable this much more often are called out
+_FAMILY_WORDS = {"prompt": "prompting", "fine-tune": "fine-tuned", "classical": "classical"}
+
+
+def explain(kind: Kind, case: Case) -> tuple[str, ...]:
+    """Sentences with numbers that a product manager understands."""
+    if case.best is None:
+        return ("No arm finished, so there is nothing to decide from.", *_not_run(case))
+    return (
+        *_headline(kind, case, case.best),
+        *_cut_off(case, case.best),
+        *_few_rows(case),
+        *_required(kind, case, case.best),
+        *_compared(case, case.best),
+        *_money(case, case.best),
+        *_still_open(case),
+        *_form(case, case.best),
+        *_doubling(kind, case),
+        *_caveats(case),
+        *_not_run(case),
+    )
+
+
+def _headline(kind: Kind, case: Case, best: ArmResult) -> Iterator[str]:
+    if case.winner is None:
+        yield from _no_winner(kind, case, best)
+    elif len(case.done) == 1:
+        yield f"Only {best.name} was measured ({_scored(case, best)}), so it was compared with nothing."
+    elif case.winner is best:
+        yield f"Use {best.name}: {_scored(case, best)}, the highest of {len(case.done)} arms."
+    else:
+        within = points(case.decision.minimum_effect)
+        cheaper = "costs less in total" if _cheaper(case, case.winner, best) else "is simpler at no greater cost"
+        yield (
+            f"Use {case.winner.name}: {_scored(case, case.winner)}. It is shown to be less than "
+            f"{within} points "
+            f"worse than the best arm, {best.name} ({percent(best.mean)}), and {cheaper}."
+        )
+
+
+def _no_winner(kind: Kind, case: Case, best: ArmResult) -> Iterator[str]:
+    required = case.decision.required_score
+    if required is not None and best.mean < required:
+        missed = (
+            f"No arm reaches the required score of {percent(required)}: the best is {best.name}, {_scored(case, best)}"
+        )
+        if kind == "more-data":
+            expected = expected_after_doubling(case.arms, case.learning_curve) or 0.0
+            yield (f"{missed}. With twice the data about {percent(expected)} is expected: label more, then decide.")
+        else:
+            yield f"{missed}. Whether twice the data would reach it was not measured."
+        return
+    for name, needed in case.doubtful.items():
+        pair = next(c for c in case.comparisons if c.b == name)
+        rows = (
+            f"About {about(needed)} test rows would decide (80 % chance, if they differ as much as estimated)."
+            if needed is not None
+            else "No number of test rows would decide: they score the same, and with a minimum effect of 0 "
+            "nothing counts as equal. Set decision.minimum_effect above 0."
+        )
+        yield (
+            f"{case.rows:,} test rows cannot tell whether {name} is as good as {best.name}, and it does not "
+            f"cost more. {best.name} scored {points(pair.difference)} points higher (interval "
+            f"{interval_points(*pair.interval)}), and {points(case.decision.minimum_effect)} points "
+            f"matter. {rows}"
+        )
+    if not case.doubtful:
+        missing = sorted({_FAMILY_WORDS[arm.family] for arm in case.arms if not arm.done} - {_word(best)})
+        yield (
+            f"Only {_word(best)} arms were measured; no {' and no '.join(missing)} arm finished, so "
+            "there is nothing "
+            f"to compare with. Best so far: {best.name}, {_scored(case, best)}."
+        )
+
+
+def _cut_off(case: Case, best: ArmResult) -> Iterator[str]:
+    for shares in _unlike(case, best, "truncated", "cut off"):
+        yield (f"WARNING: {shares}. These scores do not compare like with like: allow longer answers and run again.")
+
+
+def _form(case: Case, best: ArmResult) -> Iterator[str]:
+    for attribute, what in (("empty", "empty"), ("invalid", "not readable as an answer")):
+        for shares in _unlike(case, best, attribute, what):
+            yield f"{shares}: part of the difference is form, not knowledge."
+
+
+def _unlike(case: Case, best: ArmResult, attribute: str, what: str) -> Iterator[str]:
+    """The shares of answers that are `what`, for arms that are far from the winner in this."""
+    judged = case.winner or best
+    own = getattr(judged, attribute)
+    for arm in case.done:
+        other = getattr(arm, attribute)
+        if own is not None and other is not None and abs(own - other) > _UNFAIR_SHARE:
+            yield (f"{percent(other)} of {arm.name}'s answers were {what}, against {percent(own)} of {judged.name}'s")
+
+
+def _few_rows(case: Case) -> Iterator[str]:
+    if case.rows < FEW_ROWS:
+        yield (
+            f"Only {case.rows} test rows: every number here is rough. Use at least {FEW_ROWS}, better several hundred."
+        )
+
+
+def _required(kind: Kind, case: Case, best: ArmResult) -> Iterator[str]:
+    required = case.decision.required_score
+    if required is None or case.winner is None:
+        return
+    if best.mean < required:
+        expected = expected_after_doubling(case.arms, case.learning_curve) or 0.0
+        yield (
+            f"WARNING: no arm reaches the required score of {percent(required)}, and twice the data "
+            "is expected to "
+            f"give only about {percent(expected)}. {case.winner.name} is the best choice of those "
+            "measured, not good enough."
+        )
+        return
+    low, high = case.intervals[case.winner.name]
+    sure = "" if low >= required else f", but its interval ({interval_percent(low, high)}) reaches below it"
+    yield f"{case.winner.name} reaches the required score of {percent(required)}{sure}."
+
+
+def _compared(case: Case, best: ArmResult) -> Iterator[str]:
+    for pair in sorted(case.comparisons, key=lambda c: (c.difference, c.b)):
+        if pair.b in case.doubtful:
+            continue  # told in the headline
+        yield (
+            f"{best.name} against {pair.b}: {points(pair.difference)} points higher, interval "
+            f"{interval_points(*pair.interval)}: "
+            f"{finding(pair.interval, pair.equivalent, case.decision.minimum_effect)}."
+        )
+
+
+def _money(case: Case, best: ArmResult) -> Iterator[str]:
+    decision, totals = case.decision, case.totals
+    known = [(name, total) for name, total in totals.items() if total is not None]
+    if known:
+        listed = ", ".join(f"{name} {usd(total)}" for name, total in sorted(known, key=lambda item: (item[1], item[0])))
+        yield (
+            f"Total cost of {count(decision.requests_per_month * decision.horizon_months)} requests "
+            f"({count(decision.requests_per_month)} a month for {decision.horizon_months:g} months), "
+            "building "
+            f"included: {listed}."
+        )
+    unknown = [arm.name for arm in case.done if totals[arm.name] is None]
+    if unknown:
+        yield f"The cost of {', '.join(unknown)} was not measured, so it could not win by being cheaper."
+    if case.break_even is not None:
+        yield _pays_back(case)
+
+
+def _pays_back(case: Case) -> str:
+    crossing = case.break_even
+    assert crossing is not None
+    if crossing.status == "already-cheaper":
+        return f"{crossing.arm} is cheaper than {crossing.against} from the first request on."
+    if crossing.requests is None:
+        return f"{crossing.arm} never pays back against {crossing.against}: its requests cost no less."
+    span = "the saving per request was too unsteady, or not measured row by row, for an interval"
+    if crossing.interval is not None:
+        span = f"interval {about(crossing.interval[0])} to {about(crossing.interval[1])}"
+    return (
+        f"{crossing.arm} pays back against {crossing.against} after about {about(crossing.requests)} requests ({span})."
+    )
+
+
+def _still_open(case: Case) -> Iterator[str]:
+    if case.winner is None:
+        return
+    families = {arm.name: arm.family for arm in case.arms}
+    for pair in case.comparisons:
+        if not pair.undetermined(case.decision.minimum_effect):
+            continue
+        if families[pair.b] == case.winner.family:
+            if pair.b != case.winner.name:
+                yield (f"{pair.b} may be as good as {pair.a}; it is {_word(case.winner)} too, so the verdict stands.")
+        else:
+            yield (
+                f"{pair.b} may be as good as {pair.a}, or better by up to "
+                f"{points(max(0.0, -pair.interval[0]))} points; "
+                "that was not shown, and it costs more or scored below what is required, so it does not win."
+            )
+
+
+def _doubling(kind: Kind, case: Case) -> Iterator[str]:
+    at_double = (case.learning_curve or {}).get("at_double")
+    if at_double and at_double.get("gain") is not None and kind != "more-data":
+        span = f" (interval {interval_points(*at_double['interval'])})" if at_double.get("interval") else ""
+        yield (
+            "Twice the training data is expected to change the fine-tuned score by "
+            f"{points(at_double['gain'])} points{span}."
+        )
+
+
+def _caveats(case: Case) -> Iterator[str]:
+    if any(arm.grouped for arm in case.done):
+        yield (
+            "Some test rows belong together (same group); the intervals take rows for independent and are too narrow."
+        )
+    if case.looks_at_test > 1:
+        yield (f"These test rows were looked at {case.looks_at_test} times; the intervals do not allow for that.")
+    if case.price.source == "default" and any(total is not None for total in case.totals.values()):
+        yield (
+            f"Costs assume {usd(case.price.usd_per_machine_hour)} per machine hour ({case.price.as_of}): "
+            f"{case.price.statement}."
+        )
+
+
+def _not_run(case: Case) -> Iterator[str]:
+    for arm in case.arms:
+        if not arm.done:
+            yield f"{arm.name} ({_word(arm)}) was {arm.status}" + (f": {arm.why.rstrip('.')}." if arm.why else ".")
+    if case.best is not None and case.winner is not None:
+        measured = {arm.family for arm in case.done}
+        for family in sorted({arm.family for arm in case.arms} - measured):
+            yield f"No {_FAMILY_WORDS[family]} arm was measured, so the verdict says nothing about that way."
+
+
+def _scored(case: Case, arm: ArmResult) -> str:
+    low, high = case.intervals[arm.name]
+    return (
+        f"it scored {percent(arm.mean)} on {case.rows:,} test rows "
+        f"({100 * case.decision.confidence:g} % interval {interval_percent(low, high)})"
+    )
+
+
+def _cheaper(case: Case, arm: ArmResult, other: ArmResult) -> bool:
+    own, others = case.totals[arm.name], case.totals[other.name]
+    return own is not None and (others is None or float(f"{own:.9g}") < float(f"{others:.9g}"))
+
+
+def _word(arm: ArmResult) -> str:
+    return _FAMILY_WORDS[arm.family]

@@ -1,0 +1,222 @@
+"""A local model as an arm: its renderer and engine answer examples in a prompt form, and it can be fine-tuned."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneworth.data.example import Example
+from tuneworth.evaluation.metrics import Metric, score
+from tuneworth.evaluation.prompts import PromptForm
+from tuneworth.evaluation.records import Answer, Decoding, RawAnswer
+from tuneworth.inference import Chat, Engine
+from tuneworth.models.adapters import Adapter, Model, add_lora, load_adapter, trainable
+from tuneworth.models.sources import ModelFolder
+from tuneworth.plan import Rate
+from tuneworth.rendering import Renderer
+from tuneworth.training import Checkpoint, Hooks, Outcome, Row, Settings, answer_loss, pack, train
+from tuneworth.training.loss import total_loss
+
+_LATENCY_ROWS = 12
+Quiet = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How answers of this task are asked for and scored. `labels` is empty when the answers are free text."""
+
+    metric: Metric
+    labels: tuple[str, ...]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a fine-tuning needs besides its rows: settings, how to score, and what it reports to."""
+
+    settings: Settings
+    scoring: Scoring
+    on_record: Callable[[Mapping[str, object]], None]
+    save: Callable[[Checkpoint], None]
+    resume: Checkpoint | None = None
+
+
+class LocalModel:
+    """Pre-trained weights in memory; at most one adapter is on them at a time."""
+
+    def __init__(self, folder: ModelFolder, renderer: Renderer, model: Model, device: str) -> None:
+        self.folder = folder
+        self.renderer = renderer
+        self._base = model
+        self._tuned: Adapter | None = None
+        self._device = device
+
+    @property
+    def model(self) -> Adapter | Model:
+        """The model as it answers now: with its adapter if one is on."""
+        return self._tuned or self._base
+
+    @contextmanager
+    def adapted(self, adapter: Adapter) -> Iterator[Adapter]:
+        """Answer with `adapter` inside the block, and with the pre-trained weights again afterwards."""
+        self.put_on(adapter)
+        try:
+            yield adapter
+        finally:
+            self._base = adapter.unload()
+            self._tuned = None
+
+    def fresh_adapter(self, rank: int, alpha: int, seed: int) -> Adapter:
+        """A new LoRA adapter on the model: answers as the pre-trained model until it is trained."""
+        return add_lora(self._base, rank=rank, alpha=alpha, seed=seed)
+
+    def saved_adapter(self, folder: Path) -> Adapter:
+        """The adapter saved in `folder`."""
+        return load_adapter(self._base, folder)
+
+    def engine(self) -> Engine:
+        """The engine over the model as it answers now."""
+        return Engine(self.model, end_id=self.renderer.end_id, device=self._device)
+
+    def chat(self, labels: Sequence[str] = ()) -> Chat:
+        """Talk to the model as it answers now; with `labels` it answers with one of them."""
+        return Chat(self.renderer, self.engine(), self.folder.context_tokens, labels)
+
+    def put_on(self, adapter: Adapter) -> None:
+        """Answer with `adapter` from now on."""
+        self._tuned = adapter
+
+    def answer(
+        self,
+        form: PromptForm,
+        examples: Sequence[Example],
+        scoring: Scoring,
+        decoding: Decoding,
+        on_done: Quiet = lambda rows: None,
+    ) -> list[RawAnswer]:
+        """Answers in order, generated greedily, or constrained to the labels.
+
+        A prompt that leaves no room in the context is an error of its row.
+        """
+        prompts = [self.renderer.prompt(form.messages(example)) for example in examples]
+        room = self.folder.context_tokens - scoring.max_new_tokens
+        fitting = [prompt for prompt in prompts if len(prompt) <= room]
+        written = iter(self._written(fitting, scoring, decoding, on_done))
+        answers = []
+        for prompt in prompts:
+            if len(prompt) <= room:
+                answers.append(next(written))
+            else:
+                why = f"the prompt has {len(prompt)} tokens, the context leaves room for {room}"
+                answers.append(RawAnswer("", "error", _hash(prompt), len(prompt), 0, 0.0, why))
+        return answers
+
+    def _written(
+        self, prompts: list[list[int]], scoring: Scoring, decoding: Decoding, on_done: Quiet
+    ) -> Iterator[RawAnswer]:
+        choices = [self.renderer.encode_text(label) for label in scoring.labels] if decoding == "constrained" else []
+        written = self.engine().generate(
+            prompts, max_new_tokens=scoring.max_new_tokens, choices=choices, on_done=on_done
+        )
+        for prompt, found in zip(prompts, written, strict=True):
+            stopped = found.finish_reason == "stop"
+            yield RawAnswer(
+                text=self.renderer.decode(found.ids),
+                finish_reason="stop" if stopped else "length",
+                prompt_hash=_hash(prompt),
+                input_tokens=len(prompt),
+                output_tokens=len(found.ids) + stopped,
+                seconds=found.seconds,
+            )
+
+    def latency(
+        self, form: PromptForm, examples: Sequence[Example], scoring: Scoring, decoding: Decoding
+    ) -> dict[str, float]:
+        """Median and 95th percentile of the seconds of single requests, one after the other, nothing kept between."""
+        seconds = []
+        for example in examples[:_LATENCY_ROWS]:
+            start = time.perf_counter()
+            self.answer(form, [example], scoring, decoding)
+            seconds.append(time.perf_counter() - start)
+        if not seconds:
+            return {}
+        cuts = statistics.quantiles(seconds, n=20, method="inclusive") if len(seconds) > 1 else seconds * 19
+        return {"p50": statistics.median(seconds), "p95": cuts[18]}
+
+    def training_rows(self, form: PromptForm, examples: Sequence[Example]) -> tuple[list[Row], list[str]]:
+        """Rows of token ids, and the ids of examples that do not fit the context whole (never cut, LAW 13)."""
+        rows, too_long = [], []
+        for example in examples:
+            messages = [*form.messages(example), {"role": "assistant", "content": example.answer}]
+            rendered = self.renderer.training(messages)
+            if len(rendered.ids) > self.folder.context_tokens:
+                too_long.append(example.id)
+            else:
+                rows.append(Row(example.id, rendered.ids, rendered.trained))
+        return rows, too_long
+
+    def fit(self, form: PromptForm, rows: Sequence[Row], validation: Sequence[Example], fit: Fit) -> Outcome:
+        """Train the adapter that is on the model; the best step by score on `validation` is what remains."""
+        if self._tuned is None:
+            raise ValueError("put an adapter on first")
+        model = self._tuned
+        held_out, _ = self.training_rows(form, validation)
+
+        def evaluate() -> dict[str, float]:
+            answers = self.scored(form, validation, fit.scoring)
+            return {
+                "validation_loss": total_loss(model, held_out, fit.settings.maximum_tokens, self._device),
+                "validation_score": sum(a.score for a in answers) / len(answers),
+            }
+
+        hooks = Hooks(evaluate=evaluate, on_record=fit.on_record, save=fit.save)
+        return train(model, trainable(model), rows, fit.settings, answer_loss, hooks, fit.resume)
+
+    def scored(
+        self,
+        form: PromptForm,
+        examples: Sequence[Example],
+        scoring: Scoring,
+        decoding: Decoding = "generate",
+        on_done: Quiet = lambda rows: None,
+    ) -> list[Answer]:
+        """Answer and score."""
+        raw = self.answer(form, examples, scoring, decoding, on_done)
+        return score(examples, raw, scoring.metric, scoring.labels)
+
+    def answer_rate(self, form: PromptForm, examples: Sequence[Example], scoring: Scoring, decoding: Decoding) -> Rate:
+        """Measured wall seconds of answering: once for the shared beginning, and for each row."""
+        few = max(1, len(examples) // 4)
+        seconds = []
+        for some in (examples[:few], examples):
+            start = time.perf_counter()
+            self.answer(form, some, scoring, decoding)
+            seconds.append(time.perf_counter() - start)
+        a_row = max(seconds[1] - seconds[0], 0.3 * seconds[1]) / max(1, len(examples) - few)
+        return Rate(once=max(0.0, seconds[0] - few * a_row), a_row=a_row)
+
+    def training_rate(self, form: PromptForm, examples: Sequence[Example], batch_size: int) -> float:
+        """Measured wall seconds per row of a training step on a throw-away adapter: the median of some batches."""
+        rows, _ = self.training_rows(form, examples)
+        rows.sort(key=lambda row: len(row.ids))
+        batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        seconds = []
+        with self.adapted(self.fresh_adapter(16, 32, 0)) as adapter:
+            adapter.train()
+            for batch in [batches[len(batches) // 2], *batches]:
+                start = time.perf_counter()
+                answer_loss(adapter, pack(batch, device=self._device)).backward()
+                seconds.append((time.perf_counter() - start) / len(batch))
+                for parameter in adapter.parameters():
+                    parameter.grad = None
+        return statistics.median(seconds[1:])
+
+
+def _hash(prompt: Sequence[int]) -> str:
+    return hashlib.sha256(array("q", prompt).tobytes()).hexdigest()[:16]

@@ -1,0 +1,70 @@
+"""LoRA adapters through peft: put on, saved and loaded in peft's own format."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from tuneworth.errors import InputError
+
+Model: TypeAlias = PreTrainedModel
+Adapter: TypeAlias = PeftModel
+
+
+def add_lora(model: PreTrainedModel, *, rank: int, alpha: int, seed: int) -> PeftModel:
+    """LoRA on every linear layer but the output head (Hu et al. 2021, arXiv:2106.09685); B starts at zero.
+
+    The adapter has the model's dtype; the training loop keeps float32 master copies. Reproducible by `seed`.
+    """
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers 5 for a renamed attribute
+        torch.manual_seed(seed)
+        return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are trained, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_adapter(model: PeftModel, folder: Path, base: str) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json`, which plain peft reads; `base` names the model."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = base
+    # The embedding is never trained here; without this peft asks a hub whether it was.
+    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's generic model card says nothing about this model
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put a saved adapter on its base model. Strict (LAW 42): a key that does not fit is an error, never skipped."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise InputError("no adapter_model.safetensors here", where=str(folder), cure="run the training again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what peft only warns of (missing keys) is refused below
+            loaded = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False, is_trainable=False)
+            report = loaded.load_adapter(str(folder), adapter_name="default", autocast_adapter_dtype=False)
+    except (ValueError, KeyError, RuntimeError, OSError, SafetensorError) as error:
+        raise InputError(f"the adapter does not fit the model: {error}", where=str(folder)) from None
+    missing = [key for key in report.missing_keys if "lora_" in key]
+    if missing or report.unexpected_keys:
+        raise InputError(
+            f"the adapter does not fit: {len(missing)} keys missing, {len(report.unexpected_keys)} unexpected",
+            where=str(folder),
+        )
+    return loaded.eval()

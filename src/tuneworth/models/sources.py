@@ -1,0 +1,97 @@
+"""Where models come from: the embedded one, a folder, or the Hugging Face hub (network or its cache)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from tuneworth.errors import InputError, MachineError, nearest
+from tuneworth.models.embedded import EMBEDDED_ID, LICENCE, embedded_folder
+from tuneworth.store.atomic import read_json
+from tuneworth.store.cache import MANIFEST, sha256_of
+
+_NEEDED = ("config.json", "tokenizer.json")
+_PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A model on this disk in the layout of transformers. `sha256` is that of its weights."""
+
+    id: str
+    path: Path
+    sha256: str
+    licence: str | None
+    context_tokens: int
+
+
+def known_models() -> tuple[str, ...]:
+    """The ids that need no hub."""
+    return (EMBEDDED_ID,)
+
+
+def check_model_id(model: str) -> None:
+    """Refuse an id that can be no model before any work starts. Raises InputError with the nearest known one."""
+    if model not in known_models() and not _looks_like_path(model) and model.count("/") != 1:
+        raise InputError(
+            f"there is no model '{model}'",
+            where="models",
+            cure=nearest(model, known_models()) + " A hub id (owner/name) or a folder works too.",
+        )
+    if _looks_like_path(model) and not Path(model).expanduser().is_dir():
+        raise InputError("there is no such model folder", where=model, cure="check the path")
+
+
+def find_model(model: str) -> ModelFolder:
+    """The folder of `model`, fetched first if need be.
+
+    Raises InputError for a model that does not exist, MachineError when it cannot be fetched from here.
+    """
+    check_model_id(model)
+    if model == EMBEDDED_ID:
+        return _described(model, embedded_folder(), LICENCE)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return _described(model, folder, None)
+    try:
+        return _described(model, Path(snapshot_download(model, allow_patterns=_PATTERNS)), None)
+    except (HFValidationError, HfHubHTTPError) as error:
+        raise InputError(f"the hub has no such model for you: {str(error).splitlines()[0]}", where=model) from None
+    except (LocalEntryNotFoundError, OSError):
+        raise MachineError(
+            "the model is not in the cache and the hub cannot be reached",
+            where=model,
+            cure=f"connect once, give a folder, or use '{EMBEDDED_ID}', which comes from the package index",
+        ) from None
+
+
+def _looks_like_path(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or Path(model).is_dir()
+
+
+def _described(model: str, folder: Path, licence: str | None) -> ModelFolder:
+    for name in _NEEDED:
+        if not (folder / name).is_file():
+            raise InputError(f"{name} is missing in the model's folder", where=str(folder))
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise InputError(
+            "no *.safetensors in the model's folder",
+            where=str(folder),
+            cure="pickled weights (.bin, .pt) are not read",
+        )
+    config = read_json(folder / "config.json")
+    text = config.get("text_config", config)
+    context = text.get("max_position_embeddings")
+    if not isinstance(context, int) or context <= 0:
+        raise InputError("config.json states no max_position_embeddings", where=str(folder))
+    return ModelFolder(model, folder, _weights_sha256(folder, weights), licence, context)
+
+
+def _weights_sha256(folder: Path, weights: list[Path]) -> str:
+    if (folder / MANIFEST).is_file() and len(weights) == 1:
+        return str(read_json(folder / MANIFEST)["files"][weights[0].name]["sha256"])
+    return sha256_of(weights[0]) if len(weights) == 1 else "+".join(sha256_of(path)[:12] for path in weights)

@@ -1,0 +1,17 @@
+"""Settings with reasons, and the budget allotted before anything starts. What is measured comes in as numbers."""
+
+from tuneworth.plan.budget import EVALUATIONS, Allotment, Rate, Rates, Rows, Trained, allot
+from tuneworth.plan.settings import Setting, TrainingPlan, training_plan
+
+__all__ = [
+    "EVALUATIONS",
+    "Allotment",
+    "Rate",
+    "Rates",
+    "Rows",
+    "Setting",
+    "Trained",
+    "TrainingPlan",
+    "allot",
+    "training_plan",
+]

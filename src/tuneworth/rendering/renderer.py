@@ -1,0 +1,183 @@
+"""The one renderer: messages become token ids and loss mask, for audit, training, evaluation and serving.
+
+Three promises, each a test: the trained tokens are exactly the answer and its end token (LAW 1); the tokens before
+them are the prompt that evaluation and serving send (LAW 2); text of users and data never becomes a control token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from tuneworth.errors import InputError
+from tuneworth.rendering.template import PLAIN_TEMPLATE, ChatTemplate
+
+Messages = Sequence[Mapping[str, Any]]
+_PRIVATE_USE = range(0xF0000, 0xFFFFE)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Token ids of a conversation and, for each, whether it is trained. Both have the same length."""
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The number of tokens before the first trained one."""
+        return self.trained.index(True)
+
+
+class Renderer:
+    """A tokenizer and its chat template. Reads `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`."""
+
+    def __init__(self, tokenizer: Tokenizer, template: str, special: Mapping[str, str]) -> None:
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self._tokenizer = tokenizer
+        self.template = ChatTemplate(template, special)
+        definition = json.loads(tokenizer.to_str())
+        # Runs of blanks among the added tokens (GPT-NeoX, Gemma) are text: they control and end nothing.
+        self._control_ids: dict[str, int] = {
+            token["content"]: token["id"] for token in definition["added_tokens"] if token["content"].strip()
+        }
+        self._structural = tuple(self._control_ids)
+        self._eats_left = {token["content"] for token in definition["added_tokens"] if token["lstrip"]}
+        self._eats_right = {token["content"] for token in definition["added_tokens"] if token["rstrip"]}
+        self._structure = re.compile("|".join(map(re.escape, sorted(self._structural, key=len, reverse=True))) or "$^")
+        self._plain: Tokenizer = Tokenizer.from_str(json.dumps(definition | {"added_tokens": []}))
+        self.end_id = self._find_end(special.get("eos_token"))
+        """The token that ends an answer."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Renderer:
+        """The renderer of a model folder; a model without a template gets our plain one.
+
+        Raises InputError when the tokenizer files are missing or damaged.
+        """
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            path = folder / "tokenizer_config.json"
+            config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        except Exception as error:  # tokenizers raises plain Exception
+            raise InputError(f"the tokenizer cannot be read: {error}", where=str(folder)) from None
+        own = folder / "chat_template.jinja"
+        template = own.read_text("utf-8") if own.is_file() else config.get("chat_template") or PLAIN_TEMPLATE
+        if isinstance(template, list):  # several named templates
+            template = next((t["template"] for t in template if t.get("name") == "default"), PLAIN_TEMPLATE)
+        special = {
+            name: value["content"] if isinstance(value, dict) else value
+            for name, value in config.items()
+            if name.endswith("_token") and isinstance(value, str | dict)
+        }
+        return cls(tokenizer, template, special)
+
+    def prompt(self, messages: Messages) -> list[int]:
+        """Token ids up to where the assistant starts to write its answer."""
+        hidden, unhide = self._hide(messages)
+        return self._encode(self.template.render(hidden, generate=True), unhide)
+
+    def training(self, messages: Messages) -> Rendered:
+        """Token ids of a conversation whose last message is the assistant's; that answer and its end are trained.
+
+        The ids before the answer are those of `prompt(messages[:-1])`. Raises InputError when the last message is
+        not the assistant's or the template writes no end token.
+        """
+        if not messages or messages[-1]["role"] != "assistant":
+            raise InputError("the last message is not the assistant's: there is nothing to train")
+        hidden, unhide = self._hide(messages)
+        before = self.template.render(hidden[:-1], generate=True)
+        answer = self._answer_text(hidden, before)
+        # What the answer holds must not change how the prompt is encoded, so the prompt is encoded without it.
+        prompt_ids = self.prompt(messages[:-1]) if unhide else self._encode(before, {})
+        ids = self._encode(before + answer, unhide)
+        if ids[: len(prompt_ids)] != prompt_ids:
+            # A merge across the border of prompt and answer: the served model never sees it, so neither may we.
+            ids = prompt_ids + self._encode(answer, unhide)
+        trained = len(ids) - len(prompt_ids)
+        return Rendered(tuple(ids), (False,) * len(prompt_ids) + (True,) * trained)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids without the control tokens."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of plain text; nothing in it becomes a control token."""
+        return self._plain.encode(text, add_special_tokens=False).ids
+
+    def _answer_text(self, messages: list[dict[str, Any]], before: str) -> str:
+        """The answer as the template writes it, through its end token."""
+        content = messages[-1]["content"]
+        full = self.template.render(messages, generate=False)
+        for written in (content, content.strip()):
+            if full.startswith(before + written):
+                tail = full[len(before) + len(written) :]
+                break
+        else:
+            # The template writes the prompt otherwise once the answer is there (thinking blocks, for example).
+            # What is served counts: the prompt as rendered, then the answer, then the template's own ending.
+            mark = chr(_PRIVATE_USE.stop - 1)
+            marked = self.template.render([*messages[:-1], {**messages[-1], "content": mark}], generate=False)
+            head, _, tail = marked.rpartition(mark)
+            written = content if full.endswith(content + tail) else content.strip()
+            space = head[len(head.rstrip()) :]
+            if not before.endswith(space):  # Mistral's answers begin with a space that its prompts do not end with
+                written = space + written
+        end = self._structure.search(tail)
+        if end is None:
+            raise InputError(
+                "the chat template writes no end token after the answer, so a model could not learn to stop",
+                where="chat template",
+            )
+        return f"{written}{tail[: end.end()]}"
+
+    def _find_end(self, eos: str | None) -> int:
+        probe = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+        answer = self._answer_text(probe, self.template.render(probe[:1], generate=True))
+        found = self._tokenizer.token_to_id(self._structure.findall(answer)[-1])
+        if found is None and eos is not None:
+            found = self._tokenizer.token_to_id(eos)
+        if found is None:
+            raise InputError("the tokenizer has no end token", where="tokenizer.json")
+        return found
+
+    def _hide(self, messages: Messages) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """Messages in which every control string of the content is one private character, and the way back."""
+        contents = [str(message["content"]) for message in messages]
+        if not any(self._structure.search(content) for content in contents):
+            return [dict(message) for message in messages], {}
+        used = set().union(*contents)
+        free = (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
+        hidden = dict(zip(self._structural, free, strict=False))
+        unhide = {character: token for token, character in hidden.items()}
+        return [
+            {**message, "content": self._structure.sub(lambda found: hidden[found.group()], content)}
+            for message, content in zip(messages, contents, strict=True)
+        ], unhide
+
+    def _encode(self, text: str, unhide: Mapping[str, str]) -> list[int]:
+        if not unhide:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = []
+        back = str.maketrans(dict(unhide))
+        position, before = 0, ""
+        for found in [*self._structure.finditer(text), None]:
+            piece = text[position : found.start() if found else len(text)]
+            if before in self._eats_right:
+                piece = piece.lstrip()
+            if found and found.group() in self._eats_left:
+                piece = piece.rstrip()
+            if piece:
+                ids += self.encode_text(piece.translate(back))
+            if found:
+                before = found.group()
+                ids.append(self._control_ids[before])
+                position = found.end()
+        return ids

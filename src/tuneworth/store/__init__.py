@@ -1,0 +1,1 @@
+"""Run folders, locks, the cache and atomic writes: the only code that knows file names."""

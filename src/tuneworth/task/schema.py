@@ -1,0 +1,102 @@
+"""The task: what the user wants. Every setting of `task.yaml` is defined here once, with its help text;
+the command line, the commented file that `init` writes, and the documentation read it from these fields."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Kind = Literal["auto", "classification", "generation"]
+Method = Literal["auto", "lora"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_seconds(value: object) -> object:
+    """`90`, `"90s"`, `"10m"`, `"1h30m"` become seconds (float). Other shapes pass through to be refused."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+        return sum(float(n) * _UNITS[u] for n, _, u in re.findall(r"(\d+(\.\d+)?)([smhd])", text))
+    raise ValueError(f"'{value}' is no duration; write for example 90s, 10m or 1h30m")
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds for people: `45s`, `10m`, `1h05m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m" + (f"{whole % 60:02d}s" if whole % 60 else "")
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+
+
+class Section(BaseModel):
+    """A part of the task file: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class Columns(Section):
+    input: str | None = Field(None, description="column that holds the text the model reads")
+    output: str | None = Field(None, description="column that holds the wanted answer or label")
+    group: str | None = Field(None, description="rows with the same value never land in two splits")
+    id: str | None = Field(None, description="column with a stable id of each row")
+
+
+class Data(Section):
+    train: str | None = Field(None, description="the examples: CSV, TSV, JSON Lines or Parquet")
+    validation: str | None = Field(None, description="rows for choosing; split off train when absent")
+    test: str | None = Field(None, description="rows for judging; split off train when absent")
+    columns: Columns = Field(default_factory=Columns, description="which column is what; guessed if absent")
+
+
+class Prompt(Section):
+    system: str | None = Field(None, description="the system message you use today; ours when absent")
+    labels: Literal["auto"] | list[str] = Field("auto", description="the allowed answers, or auto")
+
+
+class Decision(Section):
+    minimum_effect: float = Field(0.01, ge=0, le=1, description="smallest score difference that matters to you")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="confidence of every interval")
+    required_score: float | None = Field(None, ge=0, le=1, description="score below which no arm is good enough")
+    requests_per_month: int = Field(100_000, ge=0, description="how often the task runs in a month")
+    horizon_months: float = Field(12, gt=0, description="months over which costs are added up")
+    usd_per_machine_hour: float | None = Field(
+        None,
+        ge=0,
+        description="price of one hour of this machine; a dated default is used and shown when absent",
+    )
+
+
+class Training(Section):
+    method: Method = Field("auto", description="how weights are trained; auto is lora")
+    epochs: float | None = Field(None, gt=0, le=50, description="passes over the training rows")
+    batch_size: int | None = Field(None, ge=1, le=256, description="rows in one optimiser step")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="peak learning rate")
+    rank: int | None = Field(None, ge=1, le=512, description="rank of the LoRA matrices")
+
+
+class Task(Section):
+    schema_: Literal["tuneworth.task/1"] = Field("tuneworth.task/1", alias="schema", description="format of this file")
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="a short name of the task")
+    kind: Kind = Field("auto", description="what the answers are: labels or free text; guessed when auto")
+    data: Data = Field(default_factory=Data, description="where the rows are")
+    prompt: Prompt = Field(default_factory=Prompt, description="what the model is told")
+    models: list[str] = Field(
+        ["smollm2-135m-instruct"], min_length=1, max_length=1, description="the pre-trained model"
+    )
+    arms: Literal["auto"] | list[str] = Field("auto", description="the ways to compare, or auto for all that apply")
+    metric: Literal["auto", "accuracy", "exact-match", "rouge-l"] = Field("auto", description="how an answer is scored")
+    decision: Decision = Field(default_factory=Decision, description="what the verdict weighs")
+    training: Training = Field(default_factory=Training, description="settings of the training; auto when absent")
+    budget: Seconds = Field(600.0, gt=0, description="wall time of the whole run, for example 10m")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of every random choice")

@@ -1,0 +1,29 @@
+"""One thread (tiny tensors, several workers on the machine), no network, and the embedded model where it is needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("tuneworth", deadline=None, max_examples=60, derandomize=True)
+settings.load_profile("tuneworth")
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Path:
+    """The folder of the embedded model."""
+    from tuneworth.errors import MachineError
+    from tuneworth.models.embedded import embedded_folder
+
+    try:
+        return embedded_folder()
+    except MachineError as error:
+        pytest.skip(str(error))

