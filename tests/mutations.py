@@ -127,19 +127,17 @@ MUTATIONS = [
         "inference", "test_law_6_rows_end",
     ),
     Mutation(
-        "a choice's end token is not scored", "inference/engine.py",
-        "choice_tree([[*choice, self._end_id] for choice in choices])",
-        "choice_tree([[*choice, self._end_id] if not choice or len(choice) % 2 else choice for choice in choices])",
-        "inference", "test_law_6_the_choice",
+        "a choice that begins another is never left for the longer one", "inference/choosing.py",
+        "                node.only = None\n", "                pass\n", "inference", "test_law_6",
     ),
     Mutation(
-        "the search takes the first branch to end, not the best", "inference/choosing.py",
-        "(bound - chances[token], (*path, token), child)", "(-chances[token], (*path, token), child)",
-        "inference", "test_law_6",
+        "the likeliest token is looked up in the whole vocabulary's order", "inference/engine.py",
+        "token = allowed[int(logits[place, allowed].argmax())]",
+        "token = allowed[int(logits[place, sorted(allowed)].argmax())]", "inference", "test_law_6",
     ),
     Mutation(
-        "the cache keeps another branch's tokens", "inference/choosing.py",
-        "search.held[shared] == path[shared]:", "True:", "inference", "test_law_6",
+        "a chosen row's logits are those of its old place", "inference/engine.py",
+        "logits[place, allowed]", "logits[row % len(logits), allowed]", "inference", "test_law_6",
     ),
     Mutation(
         "streaming decodes token by token (law 37)", "inference/chat.py",

@@ -343,3 +343,7 @@ def _fail(error: TuneworthError) -> int:
 
 def _say(text: str, end: str = "\n") -> None:
     typer.echo(text + end, err=True, nl=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -101,7 +101,7 @@ class ConsoleWatcher:
 
 def show_verdict(verdict: Mapping[str, Any]) -> None:
     """The verdict, its reasons, and the arms as a table."""
-    console = Console(highlight=False)
+    console = _stdout()
     headline = _HEADLINES[verdict["verdict"]] + (f": {verdict['winner']}" if verdict["winner"] else "")
     console.print()
     console.print(Text(headline, "bold"))
@@ -121,12 +121,12 @@ def show_arms(arms: Sequence[Mapping[str, Any]]) -> None:
         done = arm["status"] == "done"
         score, rows = (f"{arm['score']:.3f}", f"{arm['rows']:,}") if done else ("", "")
         table.add_row(Text(arm["name"]), score, rows, Text("done" if done else f"{arm['status']}: {arm['why']}"))
-    Console(highlight=False).print(table)
+    _stdout().print(table)
 
 
 def show_audit(audit: Mapping[str, Any]) -> None:
     """The four answers, then every finding with its first rows."""
-    console = Console(highlight=False)
+    console = _stdout()
     rows = ", ".join(f"{count:,} {name}" for name, count in audit["rows"].items())
     console.print(Text(f"Rows: {rows}", "bold"))
     for question, answer in audit["answers"].items():
@@ -146,7 +146,7 @@ def show_audit(audit: Mapping[str, Any]) -> None:
 
 def show_plan(plan: Mapping[str, Any]) -> None:
     """Settings with reasons, and the budget by stage."""
-    console = Console(highlight=False)
+    console = _stdout()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("setting", "value", "reason"):
         table.add_column(title)
@@ -197,6 +197,12 @@ def _arms_table(verdict: Mapping[str, Any]) -> Table:
             _number(arm["invalid"], ".1%"),
         )
     return table
+
+
+def _stdout() -> Console:
+    """Standard output; where it is no terminal (a file, a pipe) lines are wide, so that tables stay tables."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 def _number(value: float | None, form: str) -> str:

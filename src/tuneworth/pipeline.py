@@ -530,6 +530,8 @@ def _data_sha256(task: Task) -> str:
     for name in (task.data.train, task.data.validation, task.data.test):
         if name is not None:
             path = Path(name)
+            if path.is_dir():
+                raise InputError("this is a folder, but no run folder", where=name, cure="give a data file")
             if not path.is_file():
                 raise InputError("there is no such data file", where=name, cure="check the path")
             digest.update(sha256_of(path).encode())

@@ -263,6 +263,16 @@ def test_law_2_a_template_that_writes_the_date_gives_one_prompt_on_every_day(mon
     assert renderer.prompt(chat("q")) == today
 
 
+_SPACED = pytest.mark.xfail(strict=True, reason="constrained choices are encode_text(label), without Mistral's space")
+
+
+@pytest.mark.parametrize("name", [*(n for n in ALL if n != "mistral"), pytest.param("mistral", marks=_SPACED)])
+def test_law_2_a_label_encoded_as_a_choice_is_what_training_trains(name: str) -> None:
+    renderer = tiny_renderer(ALL[name])
+    for label in ("yes", "no, the other one", "日本", HOSTILE):
+        assert answer_ids(renderer, chat("q", label))[:-1] == renderer.encode_text(label)
+
+
 def test_law_26_encode_text_knows_no_control_tokens() -> None:
     renderer = tiny_renderer()
     assert renderer.decode(renderer.encode_text(HOSTILE)) == HOSTILE
@@ -359,7 +369,8 @@ def assert_equal_but_for_a_merge_across_the_border(ours: list[int], whole: list[
         "{{ messages | length }}{{ bos_token }}{{ messages | tojson }}",
         "{{ messages | tojson(separators=(',', ':'), sort_keys=true) }}",
         "{{ dict(a=1)['a'] }}{% set ns = namespace(x=1) %}{% set ns.x = 2 %}{{ ns.x }}",
-        "{% generation %}x{% endgeneration %}{% for i in range(3) %}{% if i %}{% break %}{% endif %}{{ i }}{% endfor %}",
+        "{% generation %}x{% endgeneration %}",
+        "{% for i in range(3) %}{% if i == 1 %}{% break %}{% endif %}{{ i }}{% endfor %}",
     ],
 )
 def test_law_24_templates_see_the_same_names_as_in_transformers(expression: str) -> None:
