@@ -123,7 +123,7 @@ MUTATIONS = [
     ),
     Mutation(
         "finished rows are dropped from the tokens, not from the cache (law 6)", "inference/engine.py",
-        "                rows.keep(keep)\n", "                rows.keep(list(range(len(keep))))\n",
+        "rows.keep(keep)", "rows.keep(list(range(len(keep))))",
         "inference", "test_law_6_rows_end",
     ),
     Mutation(

@@ -55,8 +55,8 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON document on s
 
 def main() -> None:
     """Entry point: runs the command and turns every error into its message and exit code."""
-    # Threads that wait by spinning stop each other on a busy machine; read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin for long while they wait stop each other on a busy machine; read when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "50000")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app(standalone_mode=False)

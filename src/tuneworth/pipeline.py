@@ -330,7 +330,7 @@ def make_plan(work: Workshop, clock: float) -> None:
 def _measure(work: Workshop, bench: Bench, batch_size: int) -> Rates:
     """Wall seconds per row of each arm, on a few real rows."""
     local, task = work.local, work.task
-    few = 16 if task.budget < 150 else 48
+    few = 16 if task.budget < 150 else 32
     sample, decoding = bench.validation[:few], prompt_decoding(bench.kind)
     arms = [name for name in ARMS if task.arms == "auto" or name in task.arms]
     full = bench.form(FULL)
@@ -351,7 +351,8 @@ def _measure(work: Workshop, bench: Bench, batch_size: int) -> Rates:
         elif name in forms:
             with local.adapted(local.fresh_adapter(16, 32, 0)):
                 answer[name] = local.answer_rate(forms[name], sample, bench.scoring, "generate")
-            rows = stratified(bench.train, few if name == LORA_FULL else 2 * few, task.seed, bench.kind)
+            batches = 1 if name == LORA_FULL else 3
+            rows = stratified(bench.train, batches * batch_size, task.seed, bench.kind)
             train[name] = local.training_rate(forms[name], rows, batch_size)
         work.watcher.advance(2)
     classical = 1.0 + 2.5e-5 * len(bench.train) * max(2, len(bench.scoring.labels)) if CLASSICAL in arms else 0.0

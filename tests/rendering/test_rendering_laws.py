@@ -224,8 +224,7 @@ def test_law_2_and_26_a_hostile_answer_does_not_change_a_sentencepiece_prompt() 
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)  # as in Mistral
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
     tokenizer.add_special_tokens(list(CONTROL))
-    template = "{% for m in messages %}" + "{{ m['role'] + m['content'] + '<|im_end|>' }}{% endfor %}"
-    renderer = Renderer(tokenizer, template, SPECIAL)
+    renderer = Renderer(tokenizer, CHATML, SPECIAL)
     prompt = renderer.prompt(chat("q"))
     for answer in ("a", HOSTILE):
         ids = list(renderer.training(chat("q", answer)).ids)
@@ -263,14 +262,11 @@ def test_law_2_a_template_that_writes_the_date_gives_one_prompt_on_every_day(mon
     assert renderer.prompt(chat("q")) == today
 
 
-_SPACED = pytest.mark.xfail(strict=True, reason="constrained choices are encode_text(label), without Mistral's space")
-
-
-@pytest.mark.parametrize("name", [*(n for n in ALL if n != "mistral"), pytest.param("mistral", marks=_SPACED)])
+@pytest.mark.parametrize("name", ALL)
 def test_law_2_a_label_encoded_as_a_choice_is_what_training_trains(name: str) -> None:
     renderer = tiny_renderer(ALL[name])
     for label in ("yes", "no, the other one", "日本", HOSTILE):
-        assert answer_ids(renderer, chat("q", label))[:-1] == renderer.encode_text(label)
+        assert answer_ids(renderer, chat("q", label))[:-1] == renderer.answer_ids(label)
 
 
 def test_law_26_encode_text_knows_no_control_tokens() -> None:

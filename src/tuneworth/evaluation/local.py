@@ -120,7 +120,7 @@ class LocalModel:
     def _written(
         self, prompts: list[list[int]], scoring: Scoring, decoding: Decoding, on_done: Quiet
     ) -> Iterator[RawAnswer]:
-        choices = [self.renderer.encode_text(label) for label in scoring.labels] if decoding == "constrained" else []
+        choices = [self.renderer.answer_ids(label) for label in scoring.labels] if decoding == "constrained" else []
         written = self.engine().generate(
             prompts, max_new_tokens=scoring.max_new_tokens, choices=choices, on_done=on_done
         )
@@ -202,20 +202,23 @@ class LocalModel:
         return Rate(once=max(0.0, seconds[0] - few * a_row), a_row=a_row)
 
     def training_rate(self, form: PromptForm, examples: Sequence[Example], batch_size: int) -> float:
-        """Measured wall seconds per row of a training step on a throw-away adapter: the median of some batches."""
+        """Measured wall seconds per row of a training step on a throw-away adapter: the median over batches.
+
+        Every batch is run twice and the second run counts, since memory that is used anew is slower.
+        """
         rows, _ = self.training_rows(form, examples)
-        rows.sort(key=lambda row: len(row.ids))
         batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
         seconds = []
         with self.adapted(self.fresh_adapter(16, 32, 0)) as adapter:
             adapter.train()
-            for batch in [batches[len(batches) // 2], *batches]:
+            for number, batch in enumerate([*batches, *batches]):
                 start = time.perf_counter()
                 answer_loss(adapter, pack(batch, device=self._device)).backward()
-                seconds.append((time.perf_counter() - start) / len(batch))
+                if number >= len(batches):
+                    seconds.append((time.perf_counter() - start) / len(batch))
                 for parameter in adapter.parameters():
                     parameter.grad = None
-        return statistics.median(seconds[1:])
+        return statistics.median(seconds)
 
 
 def _hash(prompt: Sequence[int]) -> str:

@@ -36,7 +36,7 @@ class Chat:
                 cure="shorten the messages",
             )
         if self._labels:
-            choices = [self._renderer.encode_text(label) for label in self._labels]
+            choices = [self._renderer.answer_ids(label) for label in self._labels]
             chosen = self._engine.generate([prompt], max_new_tokens=max(map(len, choices)), choices=choices)
             yield self._renderer.decode(chosen[0].ids)
             return

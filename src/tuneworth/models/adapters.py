@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from tuneworth.errors import InputError
+from tuneworth.models.fused import fuse_lora
 
 Model: TypeAlias = PreTrainedModel
 Adapter: TypeAlias = PeftModel
@@ -33,7 +34,9 @@ def add_lora(model: PreTrainedModel, *, rank: int, alpha: int, seed: int) -> Pef
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers 5 for a renamed attribute
         torch.manual_seed(seed)
-        return get_peft_model(model, config, autocast_adapter_dtype=False)
+        tuned = get_peft_model(model, config, autocast_adapter_dtype=False)
+    fuse_lora(tuned)
+    return tuned
 
 
 def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
@@ -67,4 +70,5 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             f"the adapter does not fit: {len(missing)} keys missing, {len(report.unexpected_keys)} unexpected",
             where=str(folder),
         )
+    fuse_lora(loaded)
     return loaded.eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -11,6 +13,8 @@ from tuneworth.errors import InputError
 from tuneworth.models.attention import ATTENTION
 from tuneworth.models.sources import ModelFolder
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
 
 def load_model(folder: ModelFolder, *, dtype: str, device: str) -> PreTrainedModel:
     """The pre-trained weights in `dtype` on `device`, in evaluation mode, with nothing to train.
@@ -19,6 +23,7 @@ def load_model(folder: ModelFolder, *, dtype: str, device: str) -> PreTrainedMod
     Raises InputError for an unknown architecture or weights that do not fit the configuration.
     """
     transformers_logging.disable_progress_bar()
+    _keep_freed_memory()
     try:
         config = AutoConfig.from_pretrained(folder.path, trust_remote_code=False, local_files_only=True)
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -43,3 +48,14 @@ def load_model(folder: ModelFolder, *, dtype: str, device: str) -> PreTrainedMod
     model.requires_grad_(False)
     model.generation_config = None
     return model.eval().to(device)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed blocks for the next pass instead of giving them back and faulting them in again.
+
+    Measured: a step that needs memory anew takes up to three times as long as the same step in memory it has.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

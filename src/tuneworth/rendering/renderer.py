@@ -104,6 +104,11 @@ class Renderer:
         trained = len(ids) - len(prompt_ids)
         return Rendered(tuple(ids), (False,) * len(prompt_ids) + (True,) * trained)
 
+    def answer_ids(self, answer: str) -> list[int]:
+        """The tokens that a model writes for `answer` (a label, say), without the end token."""
+        rendered = self.training([{"role": "user", "content": "x"}, {"role": "assistant", "content": answer}])
+        return list(rendered.ids[rendered.prompt_tokens : -1])
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids without the control tokens."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -25,6 +25,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
         try:
             with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, 0o666 & ~_umask())  # mkstemp lets only its owner read
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -33,6 +34,12 @@ def write_bytes(path: Path, content: bytes) -> None:
             Path(name).unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path, content: str) -> None:

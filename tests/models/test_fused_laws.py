@@ -1,0 +1,54 @@
+"""The fused LoRA layer is peft's, to the last digits of float64, and is only put where it fits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.layer import Linear as LoraLinear
+
+from tiny import random_ids, random_row, tiny_model
+from tuneworth.models import fused
+from tuneworth.models.adapters import add_lora, trainable
+from tuneworth.training import answer_loss, pack
+
+
+def peft_model(**changes: object) -> torch.nn.Module:
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", **changes)  # type: ignore[arg-type]
+    torch.manual_seed(3)
+    return get_peft_model(tiny_model(), config, autocast_adapter_dtype=False)
+
+
+def gradients(model: torch.nn.Module) -> tuple[float, dict[str, torch.Tensor]]:
+    shared = random_ids(5, seed=1)
+    rows = [random_row(str(n), 4 + n, 3, seed=n, shared=shared) for n in range(4)]
+    loss = answer_loss(model, pack(rows))
+    loss.backward()
+    return loss.item(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for a renamed attribute
+@pytest.mark.parametrize("block", [512, 3])
+def test_law_3_fused_loss_and_gradients_equal_pefts(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(fused, "_BLOCK_ROWS", block)
+    ours = add_lora(tiny_model(), rank=4, alpha=8, seed=3)
+    theirs = peft_model()
+    for name, parameter in trainable(ours).items():  # B starts at zero; nothing would be shown with it
+        with torch.no_grad():
+            torch.nn.init.normal_(parameter, std=0.2)
+            dict(theirs.named_parameters())[name].copy_(parameter)
+    (loss, grads), (their_loss, their_grads) = gradients(ours), gradients(theirs)
+    assert loss == pytest.approx(their_loss, rel=1e-12)
+    assert grads.keys() == their_grads.keys()
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, their_grads[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("changes", [{"lora_dropout": 0.1}, {"use_dora": True}, {"lora_bias": True}])
+def test_layers_with_anything_else_on_them_keep_pefts_forward(changes: dict[str, object]) -> None:
+    model = peft_model(**changes)
+    fused.fuse_lora(model)
+    layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
+    assert layers
+    assert not any("forward" in vars(module) for module in layers)

@@ -1,0 +1,82 @@
+"""Settings carry reasons; the budget is allotted whole, in the stated order, and nothing else shrinks."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tuneworth.errors import InputError
+from tuneworth.plan import Rate, Rates, Rows, allot, training_plan
+from tuneworth.task import Training
+
+ROWS = Rows(train=1000, validation=100, test=400)
+WANTED = {"lora-short": (4.0, 16), "lora-full": (4.0, 16)}
+
+
+def rates(scale: float = 1.0) -> Rates:
+    answer = {
+        "zero-shot": Rate(1.0 * scale, 0.02 * scale),
+        "few-shot": Rate(2.0 * scale, 0.03 * scale),
+        "lora-short": Rate(0.5 * scale, 0.02 * scale),
+        "lora-full": Rate(1.0 * scale, 0.03 * scale),
+    }
+    return Rates(answer, {"lora-short": 0.05 * scale, "lora-full": 0.08 * scale}, classical=2.0)
+
+
+def test_every_setting_has_a_reason_and_what_the_user_fixed_stays() -> None:
+    plan = training_plan(Training(epochs=2, rank=8), train_rows=10_000, width=576)
+    assert plan.epochs.value == 2
+    assert plan.epochs.reason == "fixed by you"
+    assert (plan.rank.value, plan.alpha.value) == (8, 16)
+    assert plan.learning_rate.value == pytest.approx(2e-3, rel=0.05)
+    assert all(setting["reason"] and setting["source"] for setting in plan.to_json().values())
+
+
+def test_wider_models_and_fewer_rows_change_the_settings_the_stated_way() -> None:
+    narrow, wide = (training_plan(Training(), train_rows=1000, width=width) for width in (576, 2048))
+    assert wide.learning_rate.value < narrow.learning_rate.value
+    epochs = [training_plan(Training(), train_rows=rows, width=576).epochs.value for rows in (100, 1000, 3000, 10**5)]
+    assert epochs == sorted(epochs, reverse=True)
+
+
+def test_with_plenty_of_time_everything_runs_in_full() -> None:
+    plan = allot(3600, 10, ROWS, rates(), WANTED, {"few-shot": 2})
+    assert plan.test_rows == ROWS.test
+    assert not plan.skipped
+    assert {arm: trained.epochs for arm, trained in plan.trainings.items()} == pytest.approx(
+        {"lora-short": 4, "lora-full": 4}, rel=0.01
+    )
+
+
+def test_when_time_is_short_the_short_form_is_trained_first_and_the_full_one_skipped_with_a_reason() -> None:
+    plan = allot(200, 10, ROWS, rates(), WANTED, {"few-shot": 2})
+    assert list(plan.trainings) == ["lora-short"]
+    assert "budget leaves" in plan.skipped["lora-full"]
+
+
+def test_when_time_is_very_short_one_test_subset_serves_all_arms() -> None:
+    plan = allot(70, 10, ROWS, rates(), WANTED, {"few-shot": 1})
+    assert 100 <= plan.test_rows < ROWS.test
+
+
+def test_a_budget_that_cannot_ask_the_model_is_refused_with_one_that_can() -> None:
+    with pytest.raises(InputError, match="too short") as caught:
+        allot(12, 10, ROWS, rates(), WANTED, {"few-shot": 2})
+    cure = caught.value.problems[0].cure
+    least = float(cure.removeprefix("give it at least ").removesuffix("s"))
+    assert allot(least, 10, ROWS, rates(), WANTED, {"few-shot": 2}).test_rows >= 100
+
+
+@given(st.floats(30, 5000), st.floats(0, 20), st.floats(0.2, 5))
+def test_the_parts_add_up_to_the_budget_and_the_reserve_is_kept(budget: float, spent: float, scale: float) -> None:
+    try:
+        plan = allot(budget, spent, ROWS, rates(scale), WANTED, {"few-shot": 2})
+    except InputError:
+        assume(False)
+    assert sum(plan.seconds.values()) == pytest.approx(budget)
+    assert plan.seconds["reserve"] >= 0.03 * budget - 1e-6
+    assert all(seconds >= 0 for seconds in plan.seconds.values())
+    assert set(plan.trainings) | set(plan.skipped) == set(WANTED)
+    for arm, trained in plan.trainings.items():
+        assert trained.steps * 16 * rates(scale).train[arm] < trained.seconds
