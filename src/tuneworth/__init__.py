@@ -27,7 +27,7 @@ from tuneworth.errors import InputError, Interrupted, MachineError, RunBusyError
 from tuneworth.task import Task, load_task
 
 if TYPE_CHECKING:
-    from tuneworth.pipeline import Run
+    from tuneworth.pipeline.finished import Run
 
 __all__ = [
     "InputError",
@@ -49,7 +49,7 @@ def run(data: str | Path | None = None, *, task: Task | str | Path | None = None
     `overrides=`), and `out`, the run folder. Returns the finished Run: `.verdict`, `.report`, `.model.chat([...])`.
     Raises InputError, MachineError or RunBusyError.
     """
-    from tuneworth.pipeline import run as run_pipeline
+    from tuneworth.pipeline.running import run as run_pipeline
 
     out = settings.pop("out", None)
     overrides = {**settings.pop("overrides", {}), **settings}
@@ -64,6 +64,6 @@ def run(data: str | Path | None = None, *, task: Task | str | Path | None = None
 
 def load_run(path: str | Path) -> Run:
     """A run folder that was made before. Raises InputError when there is none."""
-    from tuneworth.pipeline import Run
+    from tuneworth.pipeline.finished import Run
 
     return Run(Path(path))

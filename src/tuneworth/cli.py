@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,10 +18,12 @@ import typer
 import yaml
 
 from tuneworth.errors import InputError, Interrupted, TuneworthError
+from tuneworth.store.atomic import read_json
+from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import known_keys, load_task
 
 if TYPE_CHECKING:
-    from tuneworth.pipeline import Run
+    from tuneworth.evaluation.watching import Watcher
 
 app = typer.Typer(
     name="tuneworth",
@@ -32,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _KEYS = known_keys()
+_DATA_STAGES, _ARM_STAGES = ("audit", "split"), ("baseline", "train", "evaluate")
 
 
 def _help(key: str) -> str:
@@ -181,7 +184,7 @@ def chat(
     as_json: Json = False,
 ) -> None:
     """Talk to the result of a run: each message is answered as it was judged."""
-    from tuneworth.pipeline import Run
+    from tuneworth.pipeline.finished import Run
 
     talker = Run(run_folder).chat_with(arm)
 
@@ -249,15 +252,9 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _stage(
-    stage: str,
-    data: Path | None,
-    task_file: Path | None,
-    as_json: bool,
-    out: Path | None,
-    overrides: dict[str, Any],
+    stage: str, data: Path | None, task_file: Path | None, as_json: bool, out: Path | None, overrides: dict[str, Any]
 ) -> None:
     from tuneworth.console import ConsoleWatcher
-    from tuneworth.pipeline import resume, run
 
     is_run = data is not None and (data / "task.yaml").is_file()
     if is_run and (task_file or overrides or out):
@@ -266,46 +263,66 @@ def _stage(
             where=str(data),
             cure="give the data file instead of the run folder",
         )
+    if data is not None and not is_run:
+        overrides["data.train"] = str(data)
     with ConsoleWatcher() as watcher:
-        if data is not None and is_run:
-            finished = resume(data, until=stage, watcher=watcher)
+        if stage in _DATA_STAGES:
+            path = _prepare(data if is_run else None, task_file, out, overrides, watcher)
+        elif data is not None and is_run:
+            from tuneworth.pipeline.running import resume
+
+            path = resume(data, until=stage, watcher=watcher).path
         else:
-            if data is not None:
-                overrides["data.train"] = str(data)
-            finished = run(load_task(task_file, overrides), out=out, until=stage, watcher=watcher)
+            from tuneworth.pipeline.running import run as run_pipeline
+
+            path = run_pipeline(load_task(task_file, overrides), out=out, until=stage, watcher=watcher).path
+    folder = RunFolder.existing(path)
     if as_json:
-        typer.echo(json.dumps(_document(finished, stage), ensure_ascii=False))
+        typer.echo(json.dumps({**_document(folder, stage), "run": str(path)}, ensure_ascii=False))
     else:
-        _show(finished, stage)
+        _show(folder, stage)
 
 
-def _document(finished: Run, stage: str) -> dict[str, Any]:
-    content: Mapping[str, Any]
-    if stage in ("audit", "split"):
-        content = finished.audit
-    elif stage == "plan":
-        content = finished.plan
-    elif stage in ("baseline", "train", "evaluate"):
-        content = {"arms": [finished.arm(name) for name in finished.folder.arm_names()]}
+def _prepare(
+    run_folder: Path | None, task_file: Path | None, out: Path | None, overrides: dict[str, Any], watcher: Watcher
+) -> Path:
+    """The stages that need no model: torch is not loaded for them."""
+    from tuneworth.pipeline.preparing import locked, new_run, prepare
+
+    if run_folder is not None:
+        task, opened = load_task(run_folder / "task.yaml"), locked(RunFolder.existing(run_folder))
     else:
-        content = finished.verdict
-    return {**content, "run": str(finished.path)}
+        task = load_task(task_file, overrides)
+        opened = new_run(task, out)
+    with opened as folder:
+        prepare(task, folder, watcher)
+    return folder.path
 
 
-def _show(finished: Run, stage: str) -> None:
+def _document(folder: RunFolder, stage: str) -> dict[str, Any]:
+    if stage in _DATA_STAGES:
+        return read_json(folder.audit)
+    if stage == "plan":
+        return read_json(folder.plan)
+    if stage in _ARM_STAGES:
+        return {"arms": [read_arm(folder, name) for name in folder.arm_names()]}
+    return read_json(folder.verdict)
+
+
+def _show(folder: RunFolder, stage: str) -> None:
     from tuneworth.console import show_arms, show_audit, show_plan, show_verdict
 
-    if stage in ("audit", "split"):
-        show_audit(finished.audit)
+    if stage in _DATA_STAGES:
+        show_audit(_document(folder, stage))
     elif stage == "plan":
-        show_plan(finished.plan)
-    elif stage in ("baseline", "train", "evaluate"):
-        show_arms([finished.arm(name) for name in finished.folder.arm_names()])
+        show_plan(_document(folder, stage))
+    elif stage in _ARM_STAGES:
+        show_arms(_document(folder, stage)["arms"])
     else:
-        show_verdict(finished.verdict)
+        show_verdict(_document(folder, stage))
     if stage == "report":
-        typer.echo(f"Report: {finished.report}")
-    typer.echo(f"Run:    {finished.path}")
+        typer.echo(f"Report: {folder.report}")
+    typer.echo(f"Run:    {folder.path}")
 
 
 def _overrides(**given: Any) -> dict[str, Any]:

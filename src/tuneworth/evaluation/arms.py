@@ -97,20 +97,19 @@ def classical_arm(bench: Bench, name: str) -> None:
 def prompt_arm(bench: Bench, name: str, local: LocalModel, shot_counts: Sequence[int] = ()) -> None:
     """The pre-trained model with the full prompt; with `shot_counts`, examples whose number validation chooses."""
     form, tried, start = bench.form("full"), {}, time.perf_counter()
-    decoding = prompt_decoding(bench.kind)
     if shot_counts:
         bench.watcher.begin(f"{name}: choosing examples on validation", len(shot_counts) * len(bench.validation))
         forms = {k: with_shots(form, bench.train, k, bench.task.seed, bench.kind) for k in shot_counts}
-        tried = {k: _mean(_answered(bench, local, forms[k], bench.validation, decoding)) for k in shot_counts}
+        tried = {k: _mean(_answered(bench, local, forms[k], bench.validation)) for k in shot_counts}
         form = forms[max(tried, key=lambda k: tried[k])]
     build_seconds = time.perf_counter() - start if shot_counts else 0.0
     bench.watcher.begin(f"{name}: answering test", len(bench.test))
-    answers = _answered(bench, local, form, bench.test, decoding)
+    answers = _answered(bench, local, form, bench.test)
     settings = {"examples": len(form.shots), "validation_score_by_examples": tried} if shot_counts else {}
     details = {
         "settings": settings,
         "build_seconds": build_seconds,
-        **_model_details(bench, local, form, decoding),
+        **_model_details(bench, local, form),
     }
     _finish(bench, name, "prompt", answers, details)
 
@@ -170,20 +169,17 @@ def skip_arm(bench: Bench, name: str, family: str, why: str) -> None:
     bench.watcher.note(f"{name}: skipped, {why}")
 
 
-def prompt_decoding(kind: str) -> Decoding:
-    """Prompted models may only write a label where there are any: small ones rarely do so unaided, and a comparison
-    that only shows this would flatter fine-tuning."""
+def model_decoding(kind: str) -> Decoding:
+    """Models may only write a label where there are any, fine-tuned or not.
+
+    Small untuned models rarely write one unaided, and a comparison that only shows this would flatter fine-tuning;
+    a constrained answer is also finished as soon as one label is left.
+    """
     return "constrained" if kind == "classification" else "generate"
 
 
-def _answered(
-    bench: Bench,
-    local: LocalModel,
-    form: PromptForm,
-    examples: Sequence[Example],
-    decoding: Decoding = "generate",
-) -> list[Answer]:
-    return local.scored(form, examples, bench.scoring, decoding, bench.watcher.advance)
+def _answered(bench: Bench, local: LocalModel, form: PromptForm, examples: Sequence[Example]) -> list[Answer]:
+    return local.scored(form, examples, bench.scoring, bench.watcher.advance)
 
 
 def _finish(bench: Bench, name: str, family: str, answers: list[Answer], details: Mapping[str, Any]) -> None:
@@ -193,18 +189,16 @@ def _finish(bench: Bench, name: str, family: str, answers: list[Answer], details
     bench.watcher.note(f"{name}: {bench.scoring.metric} {_mean(answers):.3f} on {len(answers):,} test rows")
 
 
-def _model_details(
-    bench: Bench, local: LocalModel, form: PromptForm, decoding: Decoding = "generate"
-) -> dict[str, Any]:
+def _model_details(bench: Bench, local: LocalModel, form: PromptForm) -> dict[str, Any]:
     return {
         "model": local.folder.id,
         "model_sha256": local.folder.sha256,
-        "decoding": decoding,
+        "decoding": bench.scoring.decoding,
         "max_new_tokens": bench.scoring.max_new_tokens,
         "prompt": form.messages(bench.test[0]),
         "system": form.system,
         "shots": [shot.id for shot in form.shots],
-        "latency_seconds": local.latency(form, bench.validation, bench.scoring, decoding),
+        "latency_seconds": local.latency(form, bench.validation, bench.scoring),
     }
 
 

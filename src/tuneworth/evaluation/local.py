@@ -34,6 +34,7 @@ class Scoring:
     metric: Metric
     labels: tuple[str, ...]
     max_new_tokens: int
+    decoding: Decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,6 @@ class LocalModel:
         form: PromptForm,
         examples: Sequence[Example],
         scoring: Scoring,
-        decoding: Decoding,
         on_done: Quiet = lambda rows: None,
     ) -> list[RawAnswer]:
         """Answers in order, generated greedily, or constrained to the labels.
@@ -107,7 +107,7 @@ class LocalModel:
         prompts = [self.renderer.prompt(form.messages(example)) for example in examples]
         room = self.folder.context_tokens - scoring.max_new_tokens
         fitting = [prompt for prompt in prompts if len(prompt) <= room]
-        written = iter(self._written(fitting, scoring, decoding, on_done))
+        written = iter(self._written(fitting, scoring, on_done))
         answers = []
         for prompt in prompts:
             if len(prompt) <= room:
@@ -117,10 +117,10 @@ class LocalModel:
                 answers.append(RawAnswer("", "error", _hash(prompt), len(prompt), 0, 0.0, why))
         return answers
 
-    def _written(
-        self, prompts: list[list[int]], scoring: Scoring, decoding: Decoding, on_done: Quiet
-    ) -> Iterator[RawAnswer]:
-        choices = [self.renderer.answer_ids(label) for label in scoring.labels] if decoding == "constrained" else []
+    def _written(self, prompts: list[list[int]], scoring: Scoring, on_done: Quiet) -> Iterator[RawAnswer]:
+        choices = (
+            [self.renderer.answer_ids(label) for label in scoring.labels] if scoring.decoding == "constrained" else []
+        )
         written = self.engine().generate(
             prompts, max_new_tokens=scoring.max_new_tokens, choices=choices, on_done=on_done
         )
@@ -135,14 +135,12 @@ class LocalModel:
                 seconds=found.seconds,
             )
 
-    def latency(
-        self, form: PromptForm, examples: Sequence[Example], scoring: Scoring, decoding: Decoding
-    ) -> dict[str, float]:
+    def latency(self, form: PromptForm, examples: Sequence[Example], scoring: Scoring) -> dict[str, float]:
         """Median and 95th percentile of the seconds of single requests, one after the other, nothing kept between."""
         seconds = []
         for example in examples[:_LATENCY_ROWS]:
             start = time.perf_counter()
-            self.answer(form, [example], scoring, decoding)
+            self.answer(form, [example], scoring)
             seconds.append(time.perf_counter() - start)
         if not seconds:
             return {}
@@ -183,20 +181,19 @@ class LocalModel:
         form: PromptForm,
         examples: Sequence[Example],
         scoring: Scoring,
-        decoding: Decoding = "generate",
         on_done: Quiet = lambda rows: None,
     ) -> list[Answer]:
         """Answer and score."""
-        raw = self.answer(form, examples, scoring, decoding, on_done)
+        raw = self.answer(form, examples, scoring, on_done)
         return score(examples, raw, scoring.metric, scoring.labels)
 
-    def answer_rate(self, form: PromptForm, examples: Sequence[Example], scoring: Scoring, decoding: Decoding) -> Rate:
+    def answer_rate(self, form: PromptForm, examples: Sequence[Example], scoring: Scoring) -> Rate:
         """Measured wall seconds of answering: once for the shared beginning, and for each row."""
         few = max(1, len(examples) // 4)
         seconds = []
         for some in (examples[:few], examples):
             start = time.perf_counter()
-            self.answer(form, some, scoring, decoding)
+            self.answer(form, some, scoring)
             seconds.append(time.perf_counter() - start)
         a_row = max(seconds[1] - seconds[0], 0.3 * seconds[1]) / max(1, len(examples) - few)
         return Rate(once=max(0.0, seconds[0] - few * a_row), a_row=a_row)

@@ -1,0 +1,61 @@
+"""The arms are weighed: what they wrote becomes the verdict."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from tuneworth.decision import ArmResult, Price, decide
+from tuneworth.evaluation.metrics import default_metric
+from tuneworth.pipeline.planning import ARMS, Workshop, machine_price
+from tuneworth.store.atomic import read_jsonl, write_json
+from tuneworth.store.cache import sha256_of
+from tuneworth.store.run import RunFolder, read_arm
+
+
+def write_verdict(work: Workshop) -> None:
+    """Weigh the arms; write verdict.json."""
+    folder = work.folder
+    price = machine_price(work)
+    records = [read_arm(folder, name) for name in ARMS if folder.arm_record(name).is_file()]
+    metric = default_metric(work.splits.kind) if work.task.metric == "auto" else work.task.metric
+    provenance = {
+        "data": f"sha256:{work.splits.data_sha256}",
+        "task": f"sha256:{sha256_of(folder.task)}",
+        "code": version("tuneworth"),
+        "machine": f"{work.machine}, {platform.system()}",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    results = [_result(folder, record, price) for record in records]
+    verdict = decide(
+        results, work.task.decision, metric=metric, price=price, provenance=provenance, seed=work.task.seed
+    )
+    write_json(folder.verdict, verdict.to_json())
+
+
+def _result(folder: RunFolder, record: Mapping[str, Any], price: Price) -> ArmResult:
+    """What the decision weighs of one arm; the cost to build is its machine time at the price of a machine hour."""
+    head = {name: record[name] for name in ("name", "family", "model", "decoding", "status")}
+    if record["status"] != "done":
+        return ArmResult(**head, why=record["why"])
+    rows = read_jsonl(folder.arm(record["name"]) / "answers.jsonl")
+    groups = [row["group"] for row in rows]
+    is_model = record["family"] != "classical"
+    return ArmResult(
+        **head,
+        scores=tuple(row["score"] for row in rows),
+        groups=tuple(map(str, groups)) if all(groups) else None,
+        input_tokens=record["input_tokens"] if is_model else None,
+        output_tokens=record["output_tokens"] if is_model else None,
+        seconds_p50=record["latency_seconds"].get("p50"),
+        seconds_p95=record["latency_seconds"].get("p95"),
+        machine_seconds_per_request=record["machine_seconds_per_request"],
+        row_seconds=tuple(row["seconds"] for row in rows),
+        usd_to_build=record["build_seconds"] / 3600 * price.usd_per_machine_hour,
+        truncated=record["truncated"],
+        empty=record["empty"],
+        invalid=record["invalid"],
+    )

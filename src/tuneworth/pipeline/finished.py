@@ -1,0 +1,85 @@
+"""A run folder as Python sees it, and its arms ready to talk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneworth.errors import InputError
+from tuneworth.inference import Chat
+from tuneworth.models.machine import this_machine
+from tuneworth.pipeline.planning import local_model
+from tuneworth.pipeline.preparing import read_splits
+from tuneworth.store.atomic import read_json
+from tuneworth.store.run import RunFolder, read_arm
+
+
+class Run:
+    """A run folder as Python sees it."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = RunFolder.existing(path)
+        self.path = path
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """verdict.json."""
+        return read_json(self.folder.verdict)
+
+    @property
+    def audit(self) -> dict[str, Any]:
+        """audit.json."""
+        return read_json(self.folder.audit)
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """plan.json."""
+        return read_json(self.folder.plan)
+
+    @property
+    def report(self) -> Path:
+        """The path of report.html."""
+        return self.folder.report
+
+    def arm(self, name: str) -> dict[str, Any]:
+        """arm.json of an arm."""
+        return read_arm(self.folder, name)
+
+    @property
+    def model(self) -> ArmChat:
+        """The winning arm (or the best fine-tuned one when there is no winner), ready to talk."""
+        return self.chat_with(None)
+
+    def chat_with(self, arm: str | None) -> ArmChat:
+        """An arm that runs on a local model, ready to talk. Raises InputError when there is none of that name."""
+        usable = [name for name in self.folder.arm_names() if "prompt" in self.arm(name)]
+        if arm is None:
+            winner = self.verdict["winner"] if self.folder.verdict.is_file() else None
+            arm = winner if winner in usable else max(usable, key=lambda name: self.arm(name)["score"], default=None)
+        if arm is None or arm not in usable:
+            raise InputError(
+                f"there is no finished model arm '{arm}'",
+                where=str(self.path),
+                cure=f"choose one of {usable}",
+            )
+        record = self.arm(arm)
+        local = local_model(record["model"], this_machine())
+        if record["family"] == "fine-tune":
+            local.put_on(local.saved_adapter(self.folder.arm(arm) / "model"))
+        labels = read_splits(self.folder).labels if record["decoding"] == "constrained" else ()
+        return ArmChat(arm, local.chat(labels), record["prompt"][:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class ArmChat:
+    """An arm that answers as it was judged: its own system text and examples come before the user's messages."""
+
+    name: str
+    model: Chat
+    opening: list[dict[str, str]]
+
+    def chat(self, messages: list[dict[str, str]], *, max_new_tokens: int = 256, temperature: float = 0.0) -> str:
+        """The whole answer to a conversation."""
+        opened = [*self.opening, *messages]
+        return self.model.chat(opened, max_new_tokens=max_new_tokens, temperature=temperature)

@@ -1,0 +1,161 @@
+"""What the stages after the data share, and the plan: measured rates, settings with reasons, the budget allotted."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+from tuneworth.decision import Price, machine_hour_price
+from tuneworth.evaluation.arms import SHOT_COUNTS, Bench, model_decoding, stratified
+from tuneworth.evaluation.local import LocalModel, Scoring
+from tuneworth.evaluation.metrics import default_metric
+from tuneworth.evaluation.prompts import FULL, SHORT, with_shots
+from tuneworth.evaluation.watching import Watcher
+from tuneworth.models.loading import load_model
+from tuneworth.models.machine import Machine, this_machine
+from tuneworth.models.sources import find_model
+from tuneworth.pipeline.preparing import Prepared
+from tuneworth.plan import Allotment, Rate, Rates, Rows, TrainingPlan, allot, training_plan
+from tuneworth.rendering import Renderer
+from tuneworth.store.atomic import write_json
+from tuneworth.store.run import RunFolder
+from tuneworth.task import Task
+
+CLASSICAL, ZERO_SHOT, FEW_SHOT, LORA_SHORT, LORA_FULL = "tfidf", "zero-shot", "few-shot", "lora-short", "lora-full"
+ARMS = {
+    CLASSICAL: "classical",
+    ZERO_SHOT: "prompt",
+    FEW_SHOT: "prompt",
+    LORA_SHORT: "fine-tune",
+    LORA_FULL: "fine-tune",
+}
+"""Every arm and its family, in the order in which they run."""
+
+_VALIDATION_ROWS = 200
+_MOST_NEW_TOKENS = 256
+
+
+class Workshop:
+    """What the stages after the data share; the model is loaded when it is first needed."""
+
+    def __init__(self, task: Task, folder: RunFolder, splits: Prepared, watcher: Watcher) -> None:
+        self.task = task
+        self.folder = folder
+        self.splits = splits
+        self.watcher = watcher
+        self.machine: Machine = this_machine()
+        self._local: LocalModel | None = None
+
+    @property
+    def local(self) -> LocalModel:
+        """The pre-trained model, loaded once."""
+        if self._local is None:
+            self._local = local_model(self.task.models[0], self.machine)
+        return self._local
+
+    def bench(self, test_rows: int) -> Bench:
+        """What arms need: the same test subset for all, drawn before any answer is seen."""
+        splits, seed = self.splits, self.task.seed
+        metric = default_metric(splits.kind) if self.task.metric == "auto" else self.task.metric
+        scoring = Scoring(metric, splits.labels, self._new_tokens(), model_decoding(splits.kind))
+        validation = stratified(splits.validation, _VALIDATION_ROWS, seed, splits.kind)
+        test = stratified(splits.test, test_rows, seed, splits.kind)
+        return Bench(self.task, splits.kind, scoring, splits.train, validation, test, self.folder, self.watcher)
+
+    def _new_tokens(self) -> int:
+        """Room for the longest label, or for nearly all training answers, and the end token."""
+        encode = self.local.renderer.encode_text
+        if self.splits.kind == "classification":
+            return max(len(encode(label)) for label in self.splits.labels) + 4
+        lengths = sorted(len(encode(example.answer)) for example in self.splits.train)
+        return min(_MOST_NEW_TOKENS, int(lengths[int(0.99 * (len(lengths) - 1))] * 1.25) + 8)
+
+
+def make_plan(work: Workshop, clock: float) -> None:
+    """Measure this machine on these rows, choose the settings, allot the budget; write plan.json."""
+    bench = work.bench(len(work.splits.test))
+    settings = training_plan(work.task.training, train_rows=len(bench.train), width=work.local.model.config.hidden_size)
+    rates = _measure(work, bench, int(settings.batch_size.value))
+    epochs, batch_size = float(settings.epochs.value), int(settings.batch_size.value)
+    wanted = dict.fromkeys(rates.train, (epochs, batch_size))
+    rows = Rows(len(bench.train), len(bench.validation), len(bench.test))
+    choices = {FEW_SHOT: len(SHOT_COUNTS)}
+    allotment = allot(work.task.budget, time.monotonic() - clock, rows, rates, wanted, choices)
+    write_json(work.folder.plan, _plan_json(work, settings, rates, allotment))
+    work.watcher.note(f"plan: {allotment.test_rows:,} of {rows.test:,} test rows; " + "; ".join(
+        f"{arm} {trained.epochs:.1f} epochs in {trained.seconds:.0f} s" for arm, trained in allotment.trainings.items()
+    ))  # fmt: skip
+
+
+def _measure(work: Workshop, bench: Bench, batch_size: int) -> Rates:
+    """Wall seconds per row of each arm, on a few real rows."""
+    local, task = work.local, work.task
+    few = 16 if task.budget < 150 else 32
+    sample = bench.validation[:few]
+    arms = [name for name in ARMS if task.arms == "auto" or name in task.arms]
+    full = bench.form(FULL)
+    forms = {
+        ZERO_SHOT: full,
+        FEW_SHOT: with_shots(full, bench.train, max(SHOT_COUNTS), task.seed, bench.kind),
+        LORA_SHORT: bench.form(SHORT),
+        LORA_FULL: full,
+    }
+    if forms[LORA_SHORT].messages(sample[0]) == full.messages(sample[0]):
+        arms = [name for name in arms if name != LORA_FULL]
+    work.watcher.begin("measuring this machine", 2 * len(arms))
+    answer: dict[str, Rate] = {}
+    train: dict[str, float] = {}
+    for name in arms:
+        if name in forms and ARMS[name] == "prompt":
+            answer[name] = local.answer_rate(forms[name], sample, bench.scoring)
+        elif name in forms:
+            with local.adapted(local.fresh_adapter(16, 32, 0)):
+                answer[name] = local.answer_rate(forms[name], sample, bench.scoring)
+            batches = 1 if name == LORA_FULL else 3
+            rows = stratified(bench.train, batches * batch_size, task.seed, bench.kind)
+            train[name] = local.training_rate(forms[name], rows, batch_size)
+        work.watcher.advance(2)
+    classical = 1.0 + 2.5e-5 * len(bench.train) * max(2, len(bench.scoring.labels)) if CLASSICAL in arms else 0.0
+    return Rates(answer, train, classical)
+
+
+def _plan_json(work: Workshop, settings: TrainingPlan, rates: Rates, allotment: Allotment) -> dict[str, Any]:
+    price = machine_price(work)
+    planned = sum(seconds for stage, seconds in allotment.seconds.items() if stage != "reserve")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    measured = {"reason": "measured on a few of your rows before anything started", "source": "measured"}
+    rate_settings = {
+        f"{arm}.answer_seconds_per_row": {"value": round(rate.a_row, 5), **measured}
+        for arm, rate in rates.answer.items()
+    } | {f"{arm}.train_seconds_per_row": {"value": round(rate, 5), **measured} for arm, rate in rates.train.items()}
+    return {
+        "schema": "tuneworth.plan/1",
+        "settings": settings.to_json() | rate_settings,
+        "predicted": {
+            "seconds": planned,
+            "peak_bytes": peak,
+            "usd": planned / 3600 * price.usd_per_machine_hour,
+            "disk_bytes": None,
+        },
+        "budget": dict(allotment.seconds),
+        "test_rows": allotment.test_rows,
+        "trainings": {
+            arm: {"steps": t.steps, "epochs": t.epochs, "seconds": t.seconds} for arm, t in allotment.trainings.items()
+        },
+        "skipped": dict(allotment.skipped),
+        "machine": work.machine.to_json(),
+    }
+
+
+def machine_price(work: Workshop) -> Price:
+    """The price of an hour of this machine: the user's, or the dated default."""
+    return machine_hour_price(work.task.decision.usd_per_machine_hour, work.machine.cores, len(work.machine.gpus))
+
+
+def local_model(model_id: str, machine: Machine) -> LocalModel:
+    """A model loaded for this machine."""
+    folder = find_model(model_id)
+    renderer = Renderer.load(folder.path)
+    return LocalModel(folder, renderer, load_model(folder, dtype=machine.dtype, device=machine.device), machine.device)

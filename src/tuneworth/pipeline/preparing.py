@@ -1,0 +1,167 @@
+"""Read, audit, clean and split the data, without loading torch; and the folder that a run lives in."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneworth.data import Example, Reading, audit, clean, read_examples, split
+from tuneworth.errors import InputError
+from tuneworth.evaluation.watching import Watcher
+from tuneworth.models.sources import check_model_id, find_model
+from tuneworth.rendering import Renderer
+from tuneworth.store.atomic import read_json, read_jsonl, write_json, write_jsonl
+from tuneworth.store.cache import sha256_of
+from tuneworth.store.run import RunFolder
+from tuneworth.task import Task, commented_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The rows after cleaning, and what was recognised about them."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    kind: str
+    labels: tuple[str, ...]
+    data_sha256: str
+
+
+@contextlib.contextmanager
+def new_run(task: Task, out: Path | None) -> Iterator[RunFolder]:
+    """The folder of `task`'s run, locked: `out`, or `runs/<name>-<hash>`, so that the same task finds its run again.
+
+    Raises InputError when the folder holds another run or a model id cannot be one, RunBusyError when it is in use.
+    """
+    for model in task.models:
+        check_model_id(model)
+    identity = _identity(task)
+    name = task.name or _train_path(task).stem
+    with locked(RunFolder(out or Path("runs") / f"{name}-{identity[:8]}")) as folder:
+        folder.claim(commented_yaml(_with_absolute_paths(task)), identity)
+        yield folder
+
+
+@contextlib.contextmanager
+def locked(folder: RunFolder) -> Iterator[RunFolder]:
+    """Work on `folder` alone inside the block. Raises RunBusyError."""
+    folder.lock()
+    try:
+        yield folder
+    finally:
+        folder.unlock()
+
+
+def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
+    """Read, audit, clean and split the data, unless it is done; write audit.json and splits/."""
+    if (folder.splits / "splits.json").is_file():
+        return
+    watcher.begin("reading and auditing the data", 3)
+    reading = read_examples(_train_path(task), task.data.columns, task.kind)
+    others = [
+        _read_other(task.data.validation, reading, "validation"),
+        _read_other(task.data.test, reading, "test"),
+    ]
+    dropped = [*reading.dropped, *(finding for read in others if read for finding in read.dropped)]
+    watcher.advance(1)
+    kind = reading.shape.kind
+    validation, test = (read.examples if read else () for read in others)
+    watcher.advance(1)
+    model = find_model(task.models[0])
+    renderer = Renderer.load(model.path)
+
+    def count_tokens(example: Example) -> int:
+        texts = [*(message.content for message in example.messages), example.answer]
+        return sum(len(renderer.encode_text(text)) for text in texts)
+
+    found = audit(
+        reading.examples, validation, test, kind=kind, count_tokens=count_tokens,
+        context_tokens=model.context_tokens, dropped=dropped,
+    )  # fmt: skip
+    cleaned = clean(reading.examples, validation, test, found)
+    # Split after cleaning: what is removed as a repeat can then not stand on both sides.
+    parts = split(cleaned.train, kind=kind, validation_given=bool(validation), test_given=bool(test), seed=task.seed)
+    rows = {
+        "train": parts.train,
+        "validation": cleaned.validation or parts.validation,
+        "test": cleaned.test or parts.test,
+    }
+    labels = _labels(task, kind, rows["train"])
+    for name, examples in rows.items():
+        write_jsonl(folder.splits / f"{name}.jsonl", (example.to_json() for example in examples))
+    write_jsonl(folder.splits / "removed.jsonl", (removal.to_json() for removal in cleaned.removed))
+    write_json(folder.audit, {"schema": "tuneworth.audit/1", **found.to_json()})
+    shape = {
+        "kind": kind,
+        "labels": labels,
+        "data_sha256": _data_sha256(task),
+        "shape": reading.shape.to_json(),
+    }
+    write_json(folder.splits / "splits.json", {"schema": "tuneworth.splits/1", **shape})
+    for sentence in reading.shape.why:
+        watcher.note(sentence)
+    watcher.advance(1)
+
+
+def read_splits(folder: RunFolder) -> Prepared:
+    """The rows that `prepare` wrote."""
+    about = read_json(folder.splits / "splits.json")
+    rows = {
+        name: tuple(Example.from_json(row) for row in read_jsonl(folder.splits / f"{name}.jsonl"))
+        for name in ("train", "validation", "test")
+    }
+    return Prepared(**rows, kind=about["kind"], labels=tuple(about["labels"]), data_sha256=about["data_sha256"])
+
+
+def _identity(task: Task) -> str:
+    """A hash of everything that decides the run: the data by content, and the task but for where the data lies."""
+    content = task.model_dump(mode="json", by_alias=True)
+    for key in ("train", "validation", "test"):
+        content["data"].pop(key)
+    text = json.dumps(content, sort_keys=True) + _data_sha256(task)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _with_absolute_paths(task: Task) -> Task:
+    found = {key: getattr(task.data, key) for key in ("train", "validation", "test")}
+    absolute = {key: str(Path(path).resolve()) if path else None for key, path in found.items()}
+    return task.model_copy(update={"data": task.data.model_copy(update=absolute)})
+
+
+def _train_path(task: Task) -> Path:
+    if task.data.train is None:
+        raise InputError("no data is named", where="data.train", cure="give a data file: tuneworth run DATA")
+    return Path(task.data.train)
+
+
+def _data_sha256(task: Task) -> str:
+    """One hash over all data files, so that a run knows its data by content."""
+    _train_path(task)
+    digest = hashlib.sha256()
+    for name in (task.data.train, task.data.validation, task.data.test):
+        if name is not None:
+            path = Path(name)
+            if path.is_dir():
+                raise InputError("this is a folder, but no run folder", where=name, cure="give a data file")
+            if not path.is_file():
+                raise InputError("there is no such data file", where=name, cure="check the path")
+            digest.update(sha256_of(path).encode())
+    return digest.hexdigest()
+
+
+def _read_other(name: str | None, reading: Reading, role: Any) -> Reading | None:
+    return read_examples(Path(name), reading.shape.columns, reading.shape.kind, role) if name else None
+
+
+def _labels(task: Task, kind: str, train: tuple[Example, ...]) -> list[str]:
+    if kind != "classification":
+        return []
+    if task.prompt.labels != "auto":
+        return list(task.prompt.labels)
+    return sorted({example.answer for example in train})
