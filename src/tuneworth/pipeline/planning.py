@@ -40,7 +40,11 @@ _MOST_NEW_TOKENS = 256
 class Workshop:
     """What the stages after the data share; the model is loaded when it is first needed."""
 
-    def __init__(self, task: Task, folder: RunFolder, splits: Prepared, watcher: Watcher) -> None:
+    def __init__(
+        self, task: Task, folder: RunFolder, splits: Prepared, watcher: Watcher, started: float | None = None
+    ) -> None:
+        """`started` is when the run began (time.monotonic); None when it is continued and the time is not known."""
+        self.started = started
         self.task = task
         self.folder = folder
         self.splits = splits

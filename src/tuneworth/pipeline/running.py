@@ -59,7 +59,8 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
     prepare(task, folder, watcher)
     if last < STAGES.index("plan"):
         return
-    work = Workshop(task, folder, read_splits(folder), watcher)
+    started = None if folder.plan.is_file() else clock
+    work = Workshop(task, folder, read_splits(folder), watcher, started)
     if wanted("plan", folder.plan):
         make_plan(work, clock)
     for name, family in ARMS.items():
@@ -102,9 +103,26 @@ def _settings(work: Workshop, plan: Mapping[str, Any], name: str) -> Settings:
         warmup_steps=max(1, round(values["warmup_share"] * training["steps"])),
         evaluate_every=max(1, -(-training["steps"] // EVALUATIONS)),
         seed=work.task.seed,
-        maximum_seconds=training["seconds"] * 1.05,
+        maximum_seconds=_maximum_seconds(work, plan, name),
         device=work.machine.device,
     )
+
+
+def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
+    """What a training may take at most: its share, or all that the run has left beside what is still to come.
+
+    A learning rate that falls to zero at the last step makes the last steps worth most, so time that earlier stages
+    did not need goes to finishing.
+    """
+    share: float = plan["trainings"][name]["seconds"] * 1.05
+    if work.started is None:
+        return share
+    budget = plan["budget"]
+    later = sum(budget.get(arm, 0.0) for arm in list(ARMS)[list(ARMS).index(name) + 1 :])
+    judging = budget[name] - plan["trainings"][name]["seconds"]
+    spent = time.monotonic() - work.started
+    left: float = work.task.budget - spent - judging - later - 0.5 * budget["reserve"]
+    return max(share, left)
 
 
 def _check_arms(task: Task) -> None:
