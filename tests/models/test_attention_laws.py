@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tiny import KINDS, all_parameters, close, plain_logits, plain_twin, random_ids, random_row, tiny_model
+from tuneworth.errors import InputError
 from tuneworth.models import attention
 from tuneworth.models.attention import SharedPrefix
 from tuneworth.training import Pack, Row, answer_loss, pack
@@ -171,3 +172,10 @@ def test_a_layout_of_prefix_alone_is_plain_causal_attention() -> None:
 def test_a_call_without_layout_is_refused() -> None:
     with pytest.raises(TypeError, match="layout"):
         tiny_model()(input_ids=torch.tensor([[1, 2]]), use_cache=False)
+
+
+@pytest.mark.parametrize("feature", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}, {"dropout": 0.1}])
+def test_attention_that_is_not_supported_is_refused_by_name(feature: dict[str, object]) -> None:
+    q = torch.zeros(1, 4, 3, 8)
+    with pytest.raises(InputError, match=next(iter(feature))):
+        attention._attention(torch.nn.Module(), q, q, q, None, layout=SharedPrefix.of(0, [3]), **feature)  # type: ignore[arg-type]

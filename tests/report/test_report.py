@@ -139,6 +139,7 @@ def test_a_report_without_anything_says_so() -> None:
 
 def test_any_missing_part_is_survived(run: ReportData) -> None:
     for name in ("task", "audit", "plan", "verdict"):
+        assert "</html>" in render_report(replace(run, **{name: None}))
         Page(render_report(replace(run, **{name: None})))
     Page(render_report(replace(run, arms=())))
     documents = {f.name: getattr(run, f.name) for f in fields(run)}

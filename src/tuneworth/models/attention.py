@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from tuneworth.errors import InputError
+
 ATTENTION = "tuneworth"
 # Above this many tokens a row the fused kernel wins; below it plain matrix products do, most of all backward.
 _PLAIN_ROW_TOKENS = 256
@@ -169,7 +171,8 @@ def _attention(
         raise TypeError("a model with the tuneworth attention must be called with layout=...")
     unsupported = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
     if unsupported or dropout:
-        raise NotImplementedError(f"this model's attention uses {unsupported or 'dropout'}, which is not supported")
+        used = ", ".join(unsupported) or "dropout"
+        raise InputError(f"this model's attention uses {used}, which is not supported", cure="choose another model")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return layout.attend(module.layer_idx, query, key, value, scale, sliding_window), None  # type: ignore[arg-type]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +44,18 @@ def new_run(task: Task, out: Path | None) -> Iterator[RunFolder]:
         check_model_id(model)
     identity = _identity(task)
     name = task.name or _train_path(task).stem
-    with locked(RunFolder(out or Path("runs") / f"{name}-{identity[:8]}")) as folder:
-        folder.claim(commented_yaml(_with_absolute_paths(task)), identity)
-        yield folder
+    folder = RunFolder(out or Path("runs") / f"{name}-{identity[:8]}")
+    is_new = not folder.path.exists()
+    with locked(folder):
+        try:
+            folder.claim(commented_yaml(_with_absolute_paths(task)), identity)
+            yield folder
+        except InputError:
+            if is_new and not _prepared(folder):
+                shutil.rmtree(folder.path)  # a mistake in the data leaves nothing half-written
+                with contextlib.suppress(OSError):
+                    Path("runs").rmdir()  # only if nothing else is in it
+            raise
 
 
 @contextlib.contextmanager
@@ -60,7 +70,7 @@ def locked(folder: RunFolder) -> Iterator[RunFolder]:
 
 def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     """Read, audit, clean and split the data, unless it is done; write audit.json and splits/."""
-    if (folder.splits / "splits.json").is_file():
+    if _prepared(folder):
         return
     watcher.begin("reading and auditing the data", 3)
     reading = read_examples(_train_path(task), task.data.columns, task.kind)
@@ -107,6 +117,10 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     for sentence in reading.shape.why:
         watcher.note(sentence)
     watcher.advance(1)
+
+
+def _prepared(folder: RunFolder) -> bool:
+    return (folder.splits / "splits.json").is_file()
 
 
 def read_splits(folder: RunFolder) -> Prepared:
