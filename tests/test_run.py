@@ -188,6 +188,12 @@ def test_the_model_of_a_run_answers_as_it_was_judged(place: Path) -> None:
         assert said == judged["raw"]
 
 
+def test_a_metric_that_does_not_fit_the_answers_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("plan", place / "train.csv", "--model", place / "model", "--kind", "generation", "--out", place / "other")
+    assert command(*words, "--set", "metric=accuracy") == 2
+    assert "accuracy needs labels" in capsys.readouterr().err
+
+
 def test_another_task_in_the_same_folder_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = command("run", place / "train.csv", "--out", place / "run", "--model", place / "model", "--seed", 9)
     assert code == 2

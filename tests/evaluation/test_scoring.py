@@ -10,7 +10,7 @@ from tuneworth.data import Example, Message
 from tuneworth.evaluation.arms import stratified
 from tuneworth.evaluation.classical import fit_classifier, fit_retrieval
 from tuneworth.evaluation.metrics import exact_match, parse_label, rouge_l, score
-from tuneworth.evaluation.prompts import FULL, SHORT, prompt_form, with_shots
+from tuneworth.evaluation.prompts import FULL, SHORT, PromptForm, prompt_form, with_shots
 from tuneworth.evaluation.records import Answer, RawAnswer
 from tuneworth.evaluation.summary import summary
 from tuneworth.task import Task
@@ -97,6 +97,21 @@ def test_free_text_rows_keep_their_own_system_message_in_the_full_form_only() ->
     full, short = (prompt_form(name, Task(), "generation", ()) for name in (FULL, SHORT))
     assert [m["role"] for m in full.messages(row)] == ["system", "user"]
     assert [m["role"] for m in short.messages(row)] == ["user"]
+
+
+def test_the_opening_is_the_forms_own_and_holds_nothing_of_a_row() -> None:
+    talk = (
+        Message("system", "Be brief."),
+        Message("user", "hi"),
+        Message("assistant", "hello"),
+        Message("user", "so?"),
+    )
+    row = Example("a", talk, "yes", "f", 1)
+    shown = PromptForm("full", "Sort.", (example(1),))
+    assert [m["content"] for m in shown.opening()] == ["Sort.", "text 1", "card"]
+    assert shown.messages(row)[:3] == shown.opening()
+    assert PromptForm("full", None).opening() == []
+    assert [m["content"] for m in PromptForm("full", None).messages(row)] == [m.content for m in talk]
 
 
 def test_law_50_shots_come_from_train_and_cover_different_labels() -> None:

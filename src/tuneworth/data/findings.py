@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tuneworth.data.example import Example
@@ -57,11 +57,6 @@ class Finding:
             "rows": [{"file": r.file, "line": r.line, "id": r.id} for r in self.rows[:LISTED]],
             "repair": self.repair,
         }
-
-
-def in_split(findings: Iterable[Finding], split: Split) -> tuple[Finding, ...]:
-    """The same findings, said to be about `split`."""
-    return tuple(replace(finding, split=split) for finding in findings)
 
 
 def refs(examples: Sequence[Example]) -> tuple[RowRef, ...]:

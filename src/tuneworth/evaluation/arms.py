@@ -196,7 +196,7 @@ def _model_details(bench: Bench, local: LocalModel, form: PromptForm) -> dict[st
         "decoding": bench.scoring.decoding,
         "max_new_tokens": bench.scoring.max_new_tokens,
         "prompt": form.messages(bench.test[0]),
-        "system": form.system,
+        "opening": form.opening(),
         "shots": [shot.id for shot in form.shots],
         "latency_seconds": local.latency(form, bench.validation, bench.scoring),
     }

@@ -25,14 +25,16 @@ class PromptForm:
     def messages(self, example: Example) -> list[dict[str, str]]:
         """The conversation that asks for `example`'s answer."""
         own = [{"role": m.role, "content": m.content} for m in example.messages]
-        own_system = [m for m in own if m["role"] == "system"]
-        rest = [m for m in own if m["role"] != "system"]
-        system = own_system if self.system is None else [{"role": "system", "content": self.system}]
-        shown: list[dict[str, str]] = []
+        system = [m for m in own if m["role"] == "system"] if self.system is None else []
+        return [*system, *self.opening(), *(m for m in own if m["role"] != "system")]
+
+    def opening(self) -> list[dict[str, str]]:
+        """What comes before any row: the system text, if the form has one, and the examples."""
+        shown = [{"role": "system", "content": self.system}] if self.system else []
         for shot in self.shots:
             shown += [{"role": m.role, "content": m.content} for m in shot.messages if m.role != "system"]
             shown.append({"role": "assistant", "content": shot.answer})
-        return [*(system if self.system != "" else []), *shown, *rest]
+        return shown
 
 
 def prompt_form(name: str, task: Task, kind: str, labels: Sequence[str]) -> PromptForm:

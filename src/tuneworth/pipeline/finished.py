@@ -48,12 +48,12 @@ class Run:
 
     @property
     def model(self) -> ArmChat:
-        """The winning arm (or the best fine-tuned one when there is no winner), ready to talk."""
+        """The winning arm (or the best model arm when none has won), ready to talk."""
         return self.chat_with(None)
 
     def chat_with(self, arm: str | None) -> ArmChat:
         """An arm that runs on a local model, ready to talk. Raises InputError when there is none of that name."""
-        usable = [name for name in self.folder.arm_names() if "prompt" in self.arm(name)]
+        usable = [name for name in self.folder.arm_names() if "opening" in self.arm(name)]
         if arm is None:
             winner = self.verdict["winner"] if self.folder.verdict.is_file() else None
             arm = winner if winner in usable else max(usable, key=lambda name: self.arm(name)["score"], default=None)
@@ -68,7 +68,7 @@ class Run:
         if record["family"] == "fine-tune":
             local.put_on(local.saved_adapter(self.folder.arm(arm) / "model"))
         labels = read_splits(self.folder).labels if record["decoding"] == "constrained" else ()
-        return ArmChat(arm, local.chat(labels), record["prompt"][:-1])
+        return ArmChat(arm, local.chat(labels), record["opening"])
 
 
 @dataclass(frozen=True, slots=True)
