@@ -188,6 +188,23 @@ def test_the_model_of_a_run_answers_as_it_was_judged(place: Path) -> None:
         assert said == judged["raw"]
 
 
+def test_free_text_runs_end_to_end_and_is_scored_by_rouge_l(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"say {n} twice", "completion": f"here is {n} and again {n}"} for n in range(120)]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = running.run(load_task(None, {"data.train": str(data), "models": [str(place / "model")], "budget": "10m"}))
+    verdict = run.verdict
+    status = {arm["name"]: arm["status"] for arm in verdict["arms"]}
+    assert verdict["metric"] == "rouge-l"
+    assert status == {**dict.fromkeys(ARMS, "done"), "lora-full": "skipped"}
+    assert {arm["decoding"] for arm in verdict["arms"] if arm["family"] != "classical"} == {"generate"}
+    assert 0 < run.arm("tfidf")["score"] < 1
+    assert run.report.is_file()
+
+
 def test_a_metric_that_does_not_fit_the_answers_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("plan", place / "train.csv", "--model", place / "model", "--kind", "generation", "--out", place / "other")
     assert command(*words, "--set", "metric=accuracy") == 2
