@@ -53,7 +53,7 @@ class _LoraLinear(torch.autograd.Function):
 def fuse_lora(model: torch.nn.Module) -> None:
     """Give every plain LoRA layer of `model` the fused forward; layers with anything else on them are left alone."""
     for module in model.modules():
-        if isinstance(module, LoraLinear) and _is_plain(module):
+        if isinstance(module, LoraLinear) and is_plain(module):
             module.forward = _forward_of(module)
 
 
@@ -78,8 +78,10 @@ def _forward_of(module: LoraLinear) -> Any:
     return forward
 
 
-def _is_plain(module: LoraLinear) -> bool:
-    """One adapter without dropout, DoRA or bias, not merged, on a frozen torch.nn.Linear."""
+def is_plain(module: torch.nn.Module) -> bool:
+    """A frozen torch.nn.Linear, alone or under one LoRA adapter without dropout, DoRA or bias that is not merged."""
+    if not isinstance(module, LoraLinear):
+        return type(module) is torch.nn.Linear and not module.weight.requires_grad
     if len(module.active_adapters) != 1 or module.merged or module.disable_adapters:
         return False
     (name,) = module.active_adapters

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tuneworth.models.attention import SharedPrefix
+from tuneworth.models.rows import Tree
 
 # Batches are cut from windows of this many, sorted by length: rows side by side leave few slots of attention empty.
 _WINDOW_BATCHES = 16
@@ -41,7 +41,7 @@ class Pack:
 
     ids: Tensor  # [1, T]
     positions: Tensor  # [1, T]
-    layout: SharedPrefix
+    layout: Tree
     source: Tensor  # [N]
     target: Tensor  # [N]
     row_ids: tuple[str, ...]
@@ -96,7 +96,7 @@ def pack(rows: Sequence[Row], *, device: str = "cpu", share: bool = True) -> Pac
     return Pack(
         ids=torch.tensor([ids], device=device),
         positions=torch.tensor([positions], device=device),
-        layout=SharedPrefix.of(prefix, [len(row.ids) - prefix for row in rows], device),
+        layout=Tree.of(prefix, [len(row.ids) - prefix for row in rows], device),
         source=torch.tensor(source, device=device),
         target=torch.tensor(target, device=device),
         row_ids=tuple(row.id for row in rows),

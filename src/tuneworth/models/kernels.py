@@ -1,0 +1,214 @@
+"""Elementwise parts of a decoder block, each read and written in one pass over memory where a compiler is at hand.
+
+Every kernel is a plain function of tensors that fills its first argument, or returns its result. Written once, it
+runs in two ways: as it stands, or compiled by torch.compile (`compile_kernels`). Compiling the blocks whole does not
+pay (docs/log.md); these few small functions cost seconds once per machine, since PyTorch caches what it compiled.
+
+Shapes: T tokens, H features, I features inside the MLP; attention as in models/attention.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+
+class _Compiling:
+    """Whether kernels run compiled. One for the process, since what is compiled is shared by all models in it."""
+
+    wanted = False
+    failed = False
+
+
+def compile_kernels(wanted: bool) -> bool:
+    """Run kernels compiled from now on, if this machine has a compiler; returns whether they will be.
+
+    A kernel that cannot be compiled runs as it stands: slower, with the same result.
+    """
+    compilers = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
+    able = torch.cuda.is_available() or any(map(shutil.which, filter(None, compilers)))
+    _Compiling.wanted = wanted and able and not _Compiling.failed
+    return _Compiling.wanted
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile `function` on its first call, if kernels are compiled, for tensors of any length over 1."""
+    compiled: list[Callable[P, R]] = []
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        # A length of 1 would be compiled anew: PyTorch takes 0 and 1 for constants.
+        if not _Compiling.wanted or 1 in args[0].shape:  # type: ignore[attr-defined]
+            return function(*args, **kwargs)
+        if not compiled:
+            compiled.append(torch.compile(function, dynamic=True))
+        try:
+            return compiled[0](*args, **kwargs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            _log.warning("kernels run uncompiled, a bit slower: %s", str(error).splitlines()[0])
+            _Compiling.wanted, _Compiling.failed = False, True
+            return function(*args, **kwargs)
+
+    return call
+
+
+def precise(x: Tensor) -> torch.dtype:
+    """The type to add up in: float32, or float64 for float64."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+@kernel
+def norm_into(out: Tensor, x: Tensor, weight: Tensor, epsilon: float) -> None:
+    """RMSNorm (Zhang & Sennrich 2019) of x [T, H] into out [T, H], rounded where transformers rounds."""
+    exact = x.to(precise(x))
+    scale = torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)
+    out.copy_(weight * (exact * scale).to(x.dtype))
+
+
+@kernel
+def norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, residual: Tensor | None, epsilon: float) -> Tensor:
+    """The gradient of x [T, H] from that of its norm, plus `residual` [T, H], that of the path around the norm."""
+    exact = x.to(precise(x))
+    scale = torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)
+    inner = (gradient * weight).to(exact.dtype)
+    normal = exact * scale
+    own = (inner - normal * (inner * normal).mean(-1, keepdim=True)) * scale
+    return (own if residual is None else own + residual).to(x.dtype)
+
+
+@kernel
+def swiglu_into(out: Tensor, gate_up: Tensor) -> None:
+    """silu(gate) * up (Shazeer 2020) into out [T, I], of gate_up [T, 2 I]."""
+    gate, up = gate_up.chunk(2, -1)
+    out.copy_(silu(gate) * up)
+
+
+@kernel
+def swiglu_backward(out: Tensor, gradient: Tensor, gate_up: Tensor) -> Tensor:
+    """The gradient of gate_up into out [T, 2 I] from that of silu(gate) * up [T, I], which is returned again."""
+    gate, up = gate_up.chunk(2, -1)
+    inside = gate.shape[-1]
+    opened = silu(gate)
+    out[:, :inside] = torch.ops.aten.silu_backward(gradient * up, gate)
+    out[:, inside:] = gradient * opened
+    return opened * up
+
+
+@kernel
+def rotate_to_slots(
+    wide: Tensor, cos: Tensor | None, sin: Tensor | None, slots: Tensor, kv_heads: int, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Heads side by side, wide [R, (H + 2 K) D], become query [K, N, G, D], key and value [K, N, D] by slot.
+
+    Slot n holds token slots[n]. With cos and sin [R, D] queries and keys are rotated (Su et al. 2021,
+    arXiv:2104.09864).
+    """
+    slotted = wide[slots]
+    heads = wide.shape[1] // size - 2 * kv_heads
+    turned = slotted[:, : (heads + kv_heads) * size].unflatten(1, (-1, size))
+    if cos is not None and sin is not None:
+        turned = _rotated(turned, cos[slots], sin[slots])
+    query = turned[:, :heads].unflatten(1, (kv_heads, -1)).transpose(0, 1)
+    key = turned[:, heads:].transpose(0, 1)
+    value = slotted[:, (heads + kv_heads) * size :].unflatten(1, (-1, size)).transpose(0, 1)
+    return query.contiguous(), key.contiguous(), value.contiguous()
+
+
+@kernel
+def rotate(wide: Tensor, cos: Tensor, sin: Tensor, kv_heads: int, size: int) -> Tensor:
+    """Heads side by side, wide [T, (H + 2 K) D], with queries and keys rotated by cos and sin [T, D]."""
+    turned = wide[:, : wide.shape[1] - kv_heads * size].unflatten(1, (-1, size))
+    return torch.cat([_rotated(turned, cos, sin).flatten(1), wide[:, wide.shape[1] - kv_heads * size :]], 1)
+
+
+@kernel
+def rotate_from_slots(
+    query: Tensor, key: Tensor, value: Tensor, cos: Tensor | None, sin: Tensor | None, back: Tensor
+) -> Tensor:
+    """The gradient of `rotate_to_slots`' wide [R, (H + 2 K) D]: token r stands in slot back[r] alone."""
+    turned = torch.cat([query[:, back].transpose(0, 1).flatten(1, 2), key[:, back].transpose(0, 1)], 1)
+    if cos is not None and sin is not None:
+        turned = _rotated_back(turned, cos, sin)
+    return torch.cat([turned, value[:, back].transpose(0, 1)], 1).flatten(1)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x [N, heads, D] turned by the angles of its tokens, cos and sin [N, D]."""
+    first, second = x.to(precise(x)).chunk(2, -1)
+    half = first.shape[-1]
+    c, s = cos[:, None].to(first.dtype), sin[:, None].to(first.dtype)
+    turned = first * c[..., :half] - second * s[..., :half], second * c[..., half:] + first * s[..., half:]
+    return torch.cat(turned, -1).to(x.dtype)
+
+
+def _rotated_back(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The transpose of `_rotated`."""
+    first, second = x.to(precise(x)).chunk(2, -1)
+    half = first.shape[-1]
+    c, s = cos[:, None].to(first.dtype), sin[:, None].to(first.dtype)
+    turned = first * c[..., :half] + second * s[..., half:], second * c[..., half:] - first * s[..., :half]
+    return torch.cat(turned, -1).to(x.dtype)
+
+
+@kernel
+def softmax_of_both(own: Tensor, shared: Tensor, allowed: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """One softmax over the scores of a row's own keys, own [K, B, L, G, S], and shared keys, shared [K, B, L, G, P].
+
+    allowed [B, L, S] tells which own keys a query may see; it may see all that are shared.
+    """
+    exact = (own.to(precise(own)) * scaling).masked_fill(~allowed[:, :, None], float("-inf"))
+    exact_shared = shared.to(exact.dtype) * scaling
+    peak = torch.maximum(exact.amax(-1, keepdim=True), exact_shared.amax(-1, keepdim=True))
+    weight, weight_shared = torch.exp(exact - peak), torch.exp(exact_shared - peak)
+    share = 1 / (weight.sum(-1, keepdim=True) + weight_shared.sum(-1, keepdim=True))
+    return (weight * share).to(own.dtype), (weight_shared * share).to(own.dtype)
+
+
+@kernel
+def softmax_of_own(own: Tensor, allowed: Tensor, scaling: float) -> Tensor:
+    """`softmax_of_both` where nothing is shared."""
+    exact = (own.to(precise(own)) * scaling).masked_fill(~allowed[:, :, None], float("-inf"))
+    return torch.softmax(exact, -1).to(own.dtype)
+
+
+@kernel
+def softmax_backward_of_both(
+    weight: Tensor, gradient: Tensor, weight_shared: Tensor, gradient_shared: Tensor, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the scores of `softmax_of_both` from those of its weights; shapes as there."""
+    exact, exact_shared = weight.to(precise(weight)), weight_shared.to(precise(weight))
+    mean = (exact * gradient).sum(-1, keepdim=True) + (exact_shared * gradient_shared).sum(-1, keepdim=True)
+    to_own = exact * (gradient - mean) * scaling
+    to_shared = exact_shared * (gradient_shared - mean) * scaling
+    return to_own.to(weight.dtype), to_shared.to(weight.dtype)
+
+
+@kernel
+def softmax_backward_of_own(weight: Tensor, gradient: Tensor, scaling: float) -> Tensor:
+    """`softmax_backward_of_both` where nothing is shared."""
+    exact = weight.to(precise(weight))
+    return (exact * (gradient - (exact * gradient).sum(-1, keepdim=True)) * scaling).to(weight.dtype)
+
+
+@kernel
+def tokens_of(slotted: Tensor, back: Tensor) -> Tensor:
+    """Slots [K, N, G, D] become tokens, their heads side by side: [R, K G D]."""
+    return slotted[:, back].transpose(0, 1).flatten(1)
+
+
+@kernel
+def slots_of(tokens: Tensor, slots: Tensor, filled: Tensor, kv_heads: int, size: int) -> Tensor:
+    """The transpose of `tokens_of`: tokens [R, K G D] become slots [K, N, G, D]; those not filled [N] are 0."""
+    slotted = torch.where(filled[:, None], tokens[slots], 0)
+    return slotted.view(-1, kv_heads, tokens.shape[1] // (kv_heads * size), size).transpose(0, 1).contiguous()
