@@ -33,13 +33,13 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "loss is a mean per micro-batch (law 1)", "training/loop.py",
-        "(value / trained).backward()", "(value / len(part.target) / len(packs)).backward()",
+        "(value / count).backward()", "(value / part.count / len(packs)).backward()",
         "training", "test_law_1_and_3_gradients",
     ),
     Mutation(
         "a step divides by all rows' tokens, not its own (law 3)", "training/loop.py",
-        "trained = sum(len(part.target) for part in packs)",
-        "trained = sum(len(part.target) for part in packs) * settings.batch_size / len(rows)",
+        "count = sum(part.count for part in packs)",
+        "count = sum(part.count for part in packs) * settings.batch_size / len(rows)",
         "training", "test_law_3_a_last_partial",
     ),
     Mutation(
@@ -48,7 +48,7 @@ MUTATIONS = [
         "training", "test_law_3_a_last_partial",
     ),
     Mutation(
-        "learning rate decays once per micro-batch too many (law 4)", "training/loop.py",
+        "learning rate decays once per micro-batch too many (law 4)", "training/schedule.py",
         "left = (settings.steps - step)", "left = (settings.steps - step - 1)", "training", "test_law_4",
     ),
     Mutation(
@@ -148,6 +148,25 @@ MUTATIONS = [
         "if missing or report.unexpected_keys:", "if False:", "models", "test_law_42",
     ),
     Mutation(
+        "all weights: the head is saved as tied when it is not (law 38)", "models/weights.py",
+        "head is not None and head.weight is embedding.weight", "True", "models", "test_law_38",
+    ),
+    Mutation(
+        "a tensor that is missing keeps the base's value (law 42)", "models/weights.py",
+        "    if wrong:\n", "    saved = dict(model.state_dict()) | saved\n    if False:\n",
+        "models", "test_law_42_full",
+    ),
+    Mutation(
+        "all weights: the base stays as trained", "models/tuning.py",
+        "        put_back(self.model, self.before)\n", "", "models", "test_a_fresh_start",
+    ),
+    Mutation(
+        "an adapter that is continued is frozen (law 43)", "models/adapters.py",
+        "adapter_name=\"default\", autocast_adapter_dtype=False, is_trainable=to_train",
+        "adapter_name=\"default\", autocast_adapter_dtype=False, is_trainable=False",
+        "models", "test_a_training_goes_on",
+    ),
+    Mutation(
         "no float32 masters (law 44)", "training/loop.py",
         "p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)", "p.detach().clone()",
         "training", "test_law_44",
@@ -168,8 +187,68 @@ MUTATIONS = [
     ),
     Mutation(
         "a resumed run starts its data again (law 48)", "training/loop.py",
-        "[rows[i] for i in plan(step)]", "[rows[i] for i in plan(step - state.step * bool(resume))]",
+        "[rows[i] for i in plan(step)]", "[rows[i] for i in plan(step - resume.step if resume else step)]",
         "training", "test_law_48_resumed_equals",
+    ),
+    Mutation(
+        "pairs are divided by their tokens, not their number (law 2)", "training/preference.py",
+        "return len(self.reference)", "return len(self.target)", "training", "test_law_2_and_3_gradients",
+    ),
+    Mutation(
+        "the loss of pairs is a mean (law 2)", "training/preference.py",
+        "-logsigmoid(beta * margins(model, packed)).sum()", "-logsigmoid(beta * margins(model, packed)).mean()",
+        "training", "test_law_2",
+    ),
+    Mutation(
+        "log-probabilities of pairs are means over tokens (law 19)", "training/preference.py",
+        ".index_add(0, packed.owner, of_tokens)",
+        ".index_add(0, packed.owner, of_tokens) / packed.owner.bincount()", "training", "test_law_19",
+    ),
+    Mutation(
+        "two prompts in one pair pass (law 21)", "training/preference.py",
+        "if prompts[0] != prompts[1]:", "if False:", "training", "test_law_21_two",
+    ),
+    Mutation(
+        "dropout is on in training (law 22)", "training/loop.py",
+        "    model.eval()\n", "    model.train()\n", "training", "test_law_22",
+    ),
+    Mutation(
+        "dropout is on while the reference is asked (law 22)", "training/preference.py",
+        "    model.eval()\n", "", "training", "test_law_22",
+    ),
+    Mutation(
+        "the reference is forgotten (law 22)", "training/preference.py",
+        "return chosen - rejected - packed.reference.to(chosen.dtype)", "return chosen - rejected",
+        "training", "test_law_22",
+    ),
+    Mutation(
+        "an alarm is never raised (law 29)", "training/alarms.py",
+        "if loss < _TOO_LOW and", "if False and", "training", "test_law_29",
+    ),
+    Mutation(
+        "a target is counted for the row before it (law 31)", "training/batches.py",
+        "owner.append(number)", "owner.append(max(0, number - 1))", "training", "test_law_31",
+    ),
+    Mutation(
+        "the first token of a row is predicted by the row before (law 31)", "training/batches.py",
+        "range(max(prefix, 1), len(row.ids))", "range(prefix, len(row.ids))", "models", "test_law_31",
+    ),
+    Mutation(
+        "gradients of a pass that ran out of memory count (law 3)", "training/loop.py",
+        "            self._parameters[name].grad = None\n", "", "training", "test_f7",
+    ),
+    Mutation(
+        "patience starts again on resume (law 48)", "training/loop.py",
+        "improved = step if score > state.best_score else state.improved_step", "improved = step",
+        "training", "test_patience",
+    ),
+    Mutation(
+        "not a number: the last good state is not kept (law 14)", "training/loop.py",
+        "if step > state.step:", "if False:", "training", "test_law_14_the_rows",
+    ),
+    Mutation(
+        "validation loss counts the neighbours' tokens (law 16)", "training/loss.py",
+        "trained += len(packed.target)", "trained += packed.ids.shape[1]", "training", "test_law_15",
     ),
     Mutation(
         "every epoch has the same order (law 49)", "training/batches.py",

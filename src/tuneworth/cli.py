@@ -51,6 +51,7 @@ Seed = Annotated[int | None, typer.Option("--seed", help=_help("seed"))]
 Kind = Annotated[str | None, typer.Option("--kind", help=_help("kind"))]
 Input = Annotated[str | None, typer.Option("--input", help=_help("data.columns.input"))]
 Output = Annotated[str | None, typer.Option("--output", help=_help("data.columns.output"))]
+From = Annotated[Path | None, typer.Option("--from", help=_help("training.from"))]
 Out = Annotated[Path | None, typer.Option("--out", help="the run folder; runs/<name>-<hash> when absent")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="any key of the task file, as training.epochs=3")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
@@ -99,6 +100,7 @@ def run(
     kind: Kind = None,
     input_: Input = None,
     output: Output = None,
+    from_: From = None,
     out: Out = None,
     set_: Set = None,
     as_json: Json = False,
@@ -106,7 +108,10 @@ def run(
     """From a data file to a measured verdict: audit, arms, training, evaluation, report."""
     _stage(
         "report", data, task, as_json, out,
-        _overrides(test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, set=set_),
+        _overrides(
+            test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_,
+            set=set_,
+        ),
     )  # fmt: skip
 
 
@@ -121,6 +126,7 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
         kind: Kind = None,
         input_: Input = None,
         output: Output = None,
+        from_: From = None,
         out: Out = None,
         set_: Set = None,
         as_json: Json = False,
@@ -128,7 +134,8 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
         _stage(
             stage, data, task, as_json, out,
             _overrides(
-                test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, set=set_
+                test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_,
+                set=set_,
             ),
         )  # fmt: skip
 
@@ -327,6 +334,7 @@ def _show(folder: RunFolder, stage: str) -> None:
 
 def _overrides(**given: Any) -> dict[str, Any]:
     keys = {"test": "data.test", "input": "data.columns.input", "output": "data.columns.output"}
+    keys["start"] = "training.from"
     found: dict[str, Any] = {}
     for assignment in given.pop("set") or []:
         key, equals, value = assignment.partition("=")
