@@ -162,9 +162,17 @@ MUTATIONS = [
     ),
     Mutation(
         "an adapter that is continued is frozen (law 43)", "models/adapters.py",
-        "adapter_name=\"default\", autocast_adapter_dtype=False, is_trainable=to_train",
-        "adapter_name=\"default\", autocast_adapter_dtype=False, is_trainable=False",
+        "autocast_adapter_dtype=False, is_trainable=to_train)", "autocast_adapter_dtype=False, is_trainable=False)",
         "models", "test_a_training_goes_on",
+    ),
+    Mutation(
+        "recomputed blocks see no gradient (law 43)", "models/recompute.py",
+        "return checkpoint(plain,", "with torch.no_grad():\n            return checkpoint(plain,",
+        "models", "test_law_43_recomputed",
+    ),
+    Mutation(
+        "blocks stay recomputed for ever", "models/recompute.py",
+        "            del block.forward\n", "            pass\n", "models", "test_law_43_each_block",
     ),
     Mutation(
         "no float32 masters (law 44)", "training/loop.py",
@@ -249,6 +257,34 @@ MUTATIONS = [
     Mutation(
         "validation loss counts the neighbours' tokens (law 16)", "training/loss.py",
         "trained += len(packed.target)", "trained += packed.ids.shape[1]", "training", "test_law_15",
+    ),
+    Mutation(
+        "rows longer than the context are trained (laws 8, 13)", "evaluation/local.py",
+        "if len(rendered.ids) > self.folder.context_tokens:", "if False:", "training", "test_law_8_and_13",
+    ),
+    Mutation(
+        "pairs longer than the context are trained (law 19)", "evaluation/local.py",
+        "if max(len(row.ids) for row in rows) > self.folder.context_tokens:", "if False:",
+        "training", "test_law_19_a_pair",
+    ),
+    Mutation(
+        "an answer is found by its text (law 10)", "rendering/renderer.py",
+        "(False,) * len(prompt_ids) + (True,) * trained)",
+        "(s := next(i for i in range(len(ids)) if ids[i : i + trained] == ids[len(ids) - trained :])) * (False,)"
+        " + (True,) * trained + (False,) * (len(ids) - s - trained))", "rendering", "test_law_9_10_and_11",
+    ),
+    Mutation(
+        "the last answer's end is cut off (law 9)", "rendering/renderer.py",
+        "{tail[: end.end()]}", "{tail[: end.start()]}", "rendering", "test_law_9_10_and_11",
+    ),
+    Mutation(
+        "the trained prompt has no opening of the answer (law 17)", "rendering/renderer.py",
+        "before = self.template.render(hidden[:-1], generate=True)",
+        "before = self.template.render(hidden[:-1], generate=False)", "rendering", "test_law_17",
+    ),
+    Mutation(
+        "tokens of the prompt are trained (law 16)", "training/batches.py",
+        "if row.trained[index]:", "if True:", "training", "test_law_16",
     ),
     Mutation(
         "every epoch has the same order (law 49)", "training/batches.py",

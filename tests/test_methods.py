@@ -19,11 +19,16 @@ from tiny import tiny_model, write_tokenizer
 from tuneworth import load_run
 from tuneworth.errors import Interrupted, MachineError
 from tuneworth.evaluation import tracking
+from tuneworth.evaluation.prompts import prompt_form
 from tuneworth.evaluation.watching import Silent
+from tuneworth.models.machine import this_machine
 from tuneworth.models.sources import find_model
 from tuneworth.pipeline import running
+from tuneworth.pipeline.planning import arms_of, local_model
+from tuneworth.pipeline.preparing import read_splits
 from tuneworth.task import load_task
 from tuneworth.training import loop
+from tuneworth.training.loss import total_loss
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +65,15 @@ def run(place: Path, name: str, watcher: Any = None, **changes: Any) -> Any:
     return running.run(task(place, **changes), out=place / name, watcher=watcher, until="evaluate")
 
 
+def same_plan(place: Path, name: str, other: str) -> None:
+    """A run folder with the plan of another one, in which a busy machine cuts no training."""
+    plan = json.loads((place / other / "plan.json").read_text())
+    for training in plan["trainings"].values():
+        training["seconds"] = 1000.0
+    (place / name).mkdir()
+    (place / name / "plan.json").write_text(json.dumps(plan))
+
+
 def test_all_weights_are_trained_saved_as_a_model_and_answer_as_they_were_judged(place: Path) -> None:
     done = run(place, "full", arms=["weights-short"], **{"training.method": "full"})
     record = done.arm("weights-short")
@@ -81,9 +95,23 @@ def test_all_weights_are_trained_saved_as_a_model_and_answer_as_they_were_judged
         assert said == judged["raw"]
 
 
-def test_the_method_decides_which_arms_run_by_themselves(place: Path) -> None:
-    from tuneworth.pipeline.planning import arms_of
+def test_law_47_the_saved_weights_have_the_validation_loss_that_was_logged_at_the_best_step(place: Path) -> None:
+    done = load_run(place / "first")
+    record = done.arm("lora-short")
+    lines = (done.folder.arm("lora-short") / "training/metrics.jsonl").read_text().splitlines()
+    looks = {look["step"]: look for look in map(json.loads, lines) if "validation_loss" in look}
+    best = looks[record["settings"]["best_step"]]
+    assert best["validation_score"] == max(look["validation_score"] for look in looks.values())
+    model = local_model(str(place / "model"), this_machine(), "fp32")
+    splits = read_splits(done.folder)
+    form = prompt_form("short", load_task(done.folder.task), splits.kind, splits.labels)
+    rows, _ = model.training_rows(form, splits.validation)
+    with model.tuned(done.folder.arm("lora-short") / "model") as tuned:
+        found = total_loss(tuned.model, rows, 4096, "cpu")
+    assert found == pytest.approx(best["validation_loss"], rel=1e-6)
 
+
+def test_the_method_decides_which_arms_run_by_themselves(place: Path) -> None:
     assert [name for name, family in arms_of(load_task(None)).items() if family == "fine-tune"] == [
         "lora-short",
         "lora-full",
@@ -130,8 +158,7 @@ def test_law_48_an_interrupted_second_seed_continues_and_repeats_nothing(place: 
             if self.trainings == 2 and "loss" in record and record["step"] == 5:
                 raise Interrupted(2)
 
-    (place / "stopped").mkdir()
-    (place / "stopped/plan.json").write_bytes((place / "whole/plan.json").read_bytes())
+    same_plan(place, "stopped", "whole")
     with pytest.raises(Interrupted):
         run(place, "stopped", SecondSeedStops(), **changes)
     again = SecondSeedStops()
@@ -193,8 +220,7 @@ def test_law_14_a_training_that_diverges_names_file_line_and_id_and_keeps_the_la
         bad = len(seen) >= 3 and seen[2][0] in part.row_ids
         return plain(model, part) * (float("nan") if bad else 1.0)
 
-    (place / "nan").mkdir()
-    (place / "nan/plan.json").write_bytes((place / "first/plan.json").read_bytes())
+    same_plan(place, "nan", "first")
     monkeypatch.setattr(local, "answer_loss", loss)
     with pytest.raises(TuneworthError, match="not finite at step 3") as caught:
         run(place, "nan")
@@ -302,8 +328,7 @@ def test_without_trackers_nothing_is_imported() -> None:
 
 def test_an_interrupted_full_training_ends_with_the_same_weights(place: Path) -> None:
     full = {"arms": ["weights-short"], "training.method": "full"}
-    (place / "cut").mkdir()
-    (place / "cut/plan.json").write_bytes((place / "full/plan.json").read_bytes())
+    same_plan(place, "cut", "full")
     with pytest.raises(Interrupted):
         run(place, "cut", StopsAt(9), **full)
     run(place, "cut", **full)

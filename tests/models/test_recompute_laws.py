@@ -61,7 +61,7 @@ def test_law_43_each_block_runs_twice_inside_and_once_again_afterwards() -> None
     calls: list[int] = []
     for block in model.modules():
         if isinstance(block, GradientCheckpointingLayer):
-            block.mlp.register_forward_hook(lambda *args: calls.append(1))
+            block.mlp.register_forward_pre_hook(lambda *args: calls.append(1))
     gradients(model, parameters)
     assert len(calls) == 2
     with recomputed(model):

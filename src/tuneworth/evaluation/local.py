@@ -7,7 +7,7 @@ import statistics
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.evaluation.records import Answer, Decoding, RawAnswer
 from tuneworth.inference import Chat, Engine
 from tuneworth.models.adapters import Adapter, Model
+from tuneworth.models.recompute import MemoryPlan, activation_bytes, free_bytes, memory_plan, recomputed
 from tuneworth.models.sources import ModelFolder
 from tuneworth.models.tuning import Recipe, Tuned, saved, tune
 from tuneworth.plan import Rate
@@ -29,16 +30,17 @@ from tuneworth.training import (
     Row,
     Settings,
     answer_loss,
-    pack,
     pair_packs,
     preference_loss,
     preference_scores,
+    row_packs,
     train,
     with_reference,
 )
 from tuneworth.training.loss import total_loss
 
 _LATENCY_ROWS = 12
+_LONGEST = 8  # texts whose tokens are counted to find the longest row
 Quiet = Callable[[int], None]
 
 
@@ -54,13 +56,15 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a fine-tuning needs besides its rows: settings, how to score, and what it reports to."""
+    """What a fine-tuning needs besides its rows: settings, how to score, what it reports to, and whether blocks are
+    computed again in the backward pass to save memory."""
 
     settings: Settings
     scoring: Scoring
     on_record: Callable[[Mapping[str, object]], None]
     save: Callable[[Checkpoint], None]
     resume: Checkpoint | None = None
+    recompute: bool = False
 
 
 class LocalModel:
@@ -181,7 +185,8 @@ class LocalModel:
             }
 
         hooks = Hooks(evaluate=evaluate, on_record=fit.on_record, save=fit.save)
-        return train(model, tuned.parameters, rows, fit.settings, answer_loss, hooks, fit.resume)
+        with recomputed(model) if fit.recompute else nullcontext():
+            return train(model, tuned.parameters, rows, fit.settings, answer_loss, hooks, fit.resume)
 
     def preference_pairs(
         self, form: PromptForm, examples: Sequence[Example], rejected: Sequence[str]
@@ -213,6 +218,16 @@ class LocalModel:
             batches=pair_packs,
         )  # fmt: skip
 
+    def memory(self, form: PromptForm, examples: Sequence[Example], recipe: Recipe, wanted_tokens: int) -> MemoryPlan:
+        """How a training by `recipe` on `examples` fits this machine's free memory; the longest texts are looked at."""
+        longest = sorted(examples, key=lambda e: len(e.answer) + sum(len(m.content) for m in e.messages))[-_LONGEST:]
+        rows, _ = self.training_rows(form, longest)
+        base = self._base
+        with self.tuned(recipe) as tuned:
+            free = free_bytes(self._device, sum(p.numel() for p in tuned.parameters.values()))
+        a_token = activation_bytes(base.config, base.dtype)
+        return memory_plan(free, a_token, max((len(row.ids) for row in rows), default=1), wanted_tokens)
+
     def _on(self) -> Tuned:
         if self._tuned is None:
             raise ValueError("put a tuning on first")
@@ -240,7 +255,9 @@ class LocalModel:
         a_row = max(seconds[1] - seconds[0], 0.3 * seconds[1]) / max(1, len(examples) - few)
         return Rate(once=max(0.0, seconds[0] - few * a_row), a_row=a_row)
 
-    def training_rate(self, form: PromptForm, examples: Sequence[Example], batch_size: int, recipe: Recipe) -> float:
+    def training_rate(
+        self, form: PromptForm, examples: Sequence[Example], batch_size: int, recipe: Recipe, most_tokens: int = 4096
+    ) -> float:
         """Measured wall seconds per row of a training step on a throw-away tuning: the median over batches.
 
         Every batch is run twice and the second run counts, since memory that is used anew is slower.
@@ -252,7 +269,8 @@ class LocalModel:
             parameters = tuned.parameters.values()
             for number, batch in enumerate([*batches, *batches]):
                 start = time.perf_counter()
-                answer_loss(tuned.model, pack(batch, device=self._device)).backward()
+                for part in row_packs(batch, most_tokens, self._device):
+                    answer_loss(tuned.model, part).backward()
                 if number >= len(batches):
                     seconds.append((time.perf_counter() - start) / len(batch))
                 for parameter in parameters:

@@ -35,6 +35,7 @@ class Job:
     settings: Settings
     recipe: Recipe
     seeds: int = 1
+    recompute: bool = False
     trackers: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -109,7 +110,9 @@ def _attempt(bench: Bench, name: str, local: LocalModel, job: Job, rows: Sequenc
             bench.watcher.record(record)
             log(record)
 
-        fit = Fit(job.settings, bench.scoring, on_record, lambda c: _write_checkpoint(checkpoints, c), resume)
+        fit = Fit(
+            job.settings, bench.scoring, on_record, lambda c: _write_checkpoint(checkpoints, c), resume, job.recompute
+        )
         outcome = local.fit(job.form, rows, bench.validation, fit)
         write_folder(home / "candidates" / f"seed-{seed}", lambda folder: _write_model(folder, tuned, local))
     attempt = Attempt(seed, outcome.steps, outcome.best_step, outcome.best_score, outcome.seconds, outcome.ended)
@@ -136,6 +139,8 @@ def _settings(job: Job, attempts: Sequence[Attempt], best: Attempt, rows: int) -
         "best_step": best.best_step,
         "validation_score": best.validation_score,
         "rows": rows,
+        "micro_batch_tokens": job.settings.maximum_tokens,
+        "recompute": job.recompute,
         "ended_by_budget": best.ended == "time",
         "ended": best.ended,
         "seeds": [asdict(attempt) for attempt in attempts],

@@ -19,6 +19,7 @@ from tuneworth.evaluation.prompts import FULL, SHORT, with_shots
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.loading import load_model
 from tuneworth.models.machine import DTYPES, Machine, choose_precision, compute_deterministically, this_machine
+from tuneworth.models.recompute import MemoryPlan
 from tuneworth.models.sources import find_model
 from tuneworth.models.tuning import FULL_METHOD, Recipe
 from tuneworth.pipeline.continuing import Start, continued, find_start
@@ -44,6 +45,7 @@ ARMS = {
 
 _VALIDATION_ROWS = 200
 _MOST_NEW_TOKENS = 256
+_MICRO_BATCH_TOKENS = 4096
 
 
 def arms_of(task: Task) -> dict[str, str]:
@@ -133,20 +135,36 @@ def make_plan(work: Workshop, clock: float) -> None:
     bench = work.bench(len(work.splits.test))
     chosen = continued(work.task.training, work.start)
     settings = training_plan(chosen, train_rows=len(bench.train), width=work.local.model.config.hidden_size)
-    rates = _measure(work, bench, settings)
+    memory = _memory(work, bench, settings)
+    rates = _measure(work, bench, settings, memory.micro_batch_tokens)
     epochs, batch_size = float(settings.epochs.value), int(settings.batch_size.value)
     wanted = dict.fromkeys(rates.train, (epochs, batch_size))
     rows = Rows(len(bench.train), len(bench.validation), len(bench.test))
     choices = {FEW_SHOT: len(SHOT_COUNTS)}
     spent = time.monotonic() - clock
     allotment = allot(work.task.budget, spent, rows, rates, wanted, choices, work.task.training.seeds)
-    write_json(work.folder.plan, _plan_json(work, settings, rates, allotment))
+    write_json(work.folder.plan, _plan_json(work, settings, memory, rates, allotment))
     work.watcher.note(f"plan: {allotment.test_rows:,} of {rows.test:,} test rows; " + "; ".join(
         f"{arm} {trained.epochs:.1f} epochs in {trained.seconds:.0f} s" for arm, trained in allotment.trainings.items()
     ))  # fmt: skip
 
 
-def _measure(work: Workshop, bench: Bench, settings: TrainingPlan) -> Rates:
+def _memory(work: Workshop, bench: Bench, settings: TrainingPlan) -> MemoryPlan:
+    """Micro-batches that fit this machine with the largest training that is wanted, behind the full prompt."""
+    wanted = [name for name, family in arms_of(work.task).items() if family == "fine-tune"]
+    arm = next((name for name in wanted if name in (WEIGHTS_SHORT, WEIGHTS_FULL)), LORA_SHORT)
+    recipe = recipe_of(settings.to_json(), arm, work.task.seed)
+    return work.local.memory(bench.form(FULL), bench.train, recipe, _MICRO_BATCH_TOKENS)
+
+
+def _memory_settings(memory: MemoryPlan) -> dict[str, Any]:
+    return {
+        "micro_batch_tokens": Setting(memory.micro_batch_tokens, memory.why, "measured").to_json(),
+        "recompute": Setting("on" if memory.recompute else "off", memory.why, "measured").to_json(),
+    }
+
+
+def _measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: int) -> Rates:
     """Wall seconds per row of each arm, on a few real rows."""
     batch_size = int(settings.batch_size.value)
     local, task = work.local, work.task
@@ -176,14 +194,16 @@ def _measure(work: Workshop, bench: Bench, settings: TrainingPlan) -> Rates:
                 answer[name] = local.answer_rate(forms[name], sample, bench.scoring)
             batches = 1 if forms[name] is full else 3
             rows = stratified(bench.train, batches * batch_size, task.seed, bench.kind)
-            train[name] = local.training_rate(forms[name], rows, batch_size, recipe)
+            train[name] = local.training_rate(forms[name], rows, batch_size, recipe, most_tokens)
         work.watcher.advance(2)
     # Fitting grows with rows and labels; BANKING77 (9,800 rows, 77 labels) takes 11 to 15 s on one core.
     classical = 1.0 + 2.5e-5 * len(bench.train) * max(2, len(bench.scoring.labels)) if CLASSICAL in arms else 0.0
     return Rates(answer, train, classical)
 
 
-def _plan_json(work: Workshop, settings: TrainingPlan, rates: Rates, allotment: Allotment) -> dict[str, Any]:
+def _plan_json(
+    work: Workshop, settings: TrainingPlan, memory: MemoryPlan, rates: Rates, allotment: Allotment
+) -> dict[str, Any]:
     price = machine_price(work)
     planned = sum(seconds for stage, seconds in allotment.seconds.items() if stage != "reserve")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -194,7 +214,9 @@ def _plan_json(work: Workshop, settings: TrainingPlan, rates: Rates, allotment: 
     } | {f"{arm}.train_seconds_per_row": {"value": round(rate, 5), **measured} for arm, rate in rates.train.items()}
     return {
         "schema": "tuneworth.plan/1",
-        "settings": settings.to_json() | {"precision": work.precision.to_json()} | rate_settings,
+        "settings": settings.to_json()
+        | {"precision": work.precision.to_json(), **_memory_settings(memory)}
+        | rate_settings,
         "predicted": {
             "seconds": planned,
             "peak_bytes": peak,

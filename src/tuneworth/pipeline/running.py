@@ -112,6 +112,7 @@ def _job(work: Workshop, bench: Bench, plan: Mapping[str, Any], name: str) -> Jo
         settings=_settings(work, plan, name),
         recipe=recipe_of(plan["settings"], name, work.task.seed, start.folder if start else None),
         seeds=training.seeds,
+        recompute=plan["settings"]["recompute"]["value"] == "on",
         trackers=training.trackers,
         provenance=start.provenance() if start else {},
     )
@@ -128,6 +129,7 @@ def _settings(work: Workshop, plan: Mapping[str, Any], name: str) -> Settings:
         evaluate_every=max(1, -(-training["steps"] // EVALUATIONS)),
         seed=work.task.seed,
         schedule=values["schedule"],
+        maximum_tokens=values["micro_batch_tokens"],
         patience=work.task.training.patience,
         evaluation_seconds=training["evaluation_seconds"],
         maximum_seconds=_maximum_seconds(work, plan, name),
