@@ -23,7 +23,7 @@ from tuneworth.evaluation.prompts import prompt_form
 from tuneworth.evaluation.watching import Silent
 from tuneworth.models.machine import this_machine
 from tuneworth.models.sources import find_model
-from tuneworth.pipeline import running
+from tuneworth.pipeline import planning, running
 from tuneworth.pipeline.planning import arms_of, local_model
 from tuneworth.pipeline.preparing import read_splits
 from tuneworth.task import load_task
@@ -133,12 +133,15 @@ def test_of_several_seeds_the_best_on_validation_is_kept_and_the_spread_is_recor
     home = done.folder.arm("lora-short")
     assert sorted(path.name for path in home.iterdir()) == ["answers.jsonl", "arm.json", "model", "training"]
     assert sorted(path.name for path in (home / "training").glob("metrics*")) == [
+        "metrics-seed-0.jsonl",
         "metrics-seed-1.jsonl",
         "metrics-seed-2.jsonl",
         "metrics.jsonl",
     ]
-    first = load_run(place / "first").folder.arm("lora-short")
-    same = [(folder / "training/metrics.jsonl").read_text().splitlines() for folder in (home, first)]
+    kept = (home / "training/metrics.jsonl").read_text()
+    assert kept == (home / f"training/metrics-seed-{record['seed']}.jsonl").read_text()
+    first = load_run(place / "first").folder.arm("lora-short") / "training/metrics.jsonl"
+    same = [path.read_text().splitlines() for path in (home / "training/metrics-seed-0.jsonl", first)]
     losses = [[json.loads(line).get("loss") for line in lines] for lines in same]
     assert losses[0] == losses[1]  # the first seed is the training that a single seed would have been
 
@@ -334,3 +337,46 @@ def test_an_interrupted_full_training_ends_with_the_same_weights(place: Path) ->
     run(place, "cut", **full)
     mine, theirs = (place / name / "arms/weights-short/model/model.safetensors" for name in ("cut", "full"))
     assert mine.read_bytes() == theirs.read_bytes()
+
+
+def test_deterministic_algorithms_give_the_same_weights_on_a_processor(place: Path) -> None:
+    same_plan(place, "deterministic", "first")
+    try:
+        run(place, "deterministic", **{"training.deterministic": True})
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    mine, theirs = (
+        place / name / "arms/lora-short/model/adapter_model.safetensors" for name in ("deterministic", "first")
+    )
+    assert mine.read_bytes() == theirs.read_bytes()
+
+
+def test_a_plan_says_what_disk_a_training_needs_and_refuses_a_disk_that_has_less(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = load_run(place / "first").plan["predicted"]["disk_bytes"]
+    tensors = load_file(place / "first/arms/lora-short/model/adapter_model.safetensors")
+    trained = sum(tensor.numel() for tensor in tensors.values())
+    assert needed == trained * (3 * 16 + 4)
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=needed - 1))
+    with pytest.raises(MachineError, match="of disk") as caught:
+        run(place, "no-disk")
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("can't allocate memory: 9 GB")]
+)
+def test_f6_out_of_memory_anywhere_is_exit_code_3(
+    place: Path, error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(running, "make_plan", fails)
+    assert command("plan", place / "train.csv", "--model", place / "model", "--out", place / "small") == 3
+    told = capsys.readouterr().err
+    assert "out of memory" in told
+    assert "Traceback" not in told
+    shutil.rmtree(place / "small")

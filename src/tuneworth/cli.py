@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from tuneworth.errors import InputError, Interrupted, TuneworthError
+from tuneworth.errors import InputError, Interrupted, MachineError, TuneworthError, is_out_of_memory
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import known_keys, load_task
@@ -84,6 +84,9 @@ def main() -> None:
         ) or hasattr(error, "format_message"):
             _say(f"Error: {error.format_message() if hasattr(error, 'format_message') else error}")
             sys.exit(2)
+        if is_out_of_memory(error):
+            cure = "close other programs, choose a smaller model, or use a machine with more memory"
+            sys.exit(_fail(MachineError("out of memory", cure=cure)))
         traceback.print_exc()
         _say("\nThis is a fault of tuneworth, not of your input. Please report the lines above with the command.")
         sys.exit(1)
@@ -226,7 +229,7 @@ def doctor(as_json: Json = False) -> None:
     """Say what this machine is and what it can do."""
     import torch
 
-    from tuneworth.models.machine import matrix_rate, memory_rate, this_machine
+    from tuneworth.models.machine import choose_precision, matrix_rate, memory_rate, this_machine
     from tuneworth.store.cache import cache_folder
 
     machine = this_machine()
@@ -247,7 +250,7 @@ def doctor(as_json: Json = False) -> None:
         "GPUs": ", ".join(machine.gpus) or "none",
         "matrix products": f"float32 {rates['float32_flops'] / 1e12:.2f}, bfloat16 "
         f"{rates['bfloat16_flops'] / 1e12:.2f} TFLOP/s",
-        "precision used": machine.dtype,
+        "precision used": "{}, {}".format(*choose_precision(machine)),
     }
     for name, value in rows.items():
         typer.echo(f"{name:<16} {value}")

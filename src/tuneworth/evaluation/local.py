@@ -38,9 +38,12 @@ from tuneworth.training import (
     with_reference,
 )
 from tuneworth.training.loss import total_loss
+from tuneworth.training.records import Batches, Loss, Trainable
 
 _LATENCY_ROWS = 12
 _LONGEST = 8  # texts whose tokens are counted to find the longest row
+# Two checkpoints are kept while the next is written; of each parameter: master, two moments and the best, in float32.
+_CHECKPOINTS, _CHECKPOINT_BYTES = 3, 16
 Quiet = Callable[[int], None]
 
 
@@ -173,8 +176,7 @@ class LocalModel:
 
     def fit(self, form: PromptForm, rows: Sequence[Row], validation: Sequence[Example], fit: Fit) -> Outcome:
         """Train the tuning that is on the model; the best step by score on `validation` is what remains."""
-        tuned = self._on()
-        model = tuned.model
+        model = self._on().model
         held_out, _ = self.training_rows(form, validation)
 
         def evaluate() -> dict[str, float]:
@@ -184,9 +186,7 @@ class LocalModel:
                 "validation_score": sum(a.score for a in answers) / len(answers),
             }
 
-        hooks = Hooks(evaluate=evaluate, on_record=fit.on_record, save=fit.save)
-        with recomputed(model) if fit.recompute else nullcontext():
-            return train(model, tuned.parameters, rows, fit.settings, answer_loss, hooks, fit.resume)
+        return self._train(rows, answer_loss, row_packs, evaluate, fit)
 
     def preference_pairs(
         self, form: PromptForm, examples: Sequence[Example], rejected: Sequence[str]
@@ -206,17 +206,26 @@ class LocalModel:
 
     def fit_preferences(self, pairs: Sequence[Pair], validation: Sequence[Pair], beta: float, fit: Fit) -> Outcome:
         """Train on pairs (DPO) held to the model as it is now; the best step prefers most of `validation` rightly."""
-        tuned, most = self._on(), fit.settings.maximum_tokens
-        rows, held_out = (with_reference(tuned.model, part, most, self._device) for part in (pairs, validation))
-        hooks = Hooks(
-            evaluate=lambda: preference_scores(tuned.model, held_out, beta, most, self._device),
-            on_record=fit.on_record,
-            save=fit.save,
-        )
-        return train(
-            tuned.model, tuned.parameters, rows, fit.settings, preference_loss(beta), hooks, fit.resume,
-            batches=pair_packs,
-        )  # fmt: skip
+        model, most = self._on().model, fit.settings.maximum_tokens
+        rows, held_out = (with_reference(model, part, most, self._device) for part in (pairs, validation))
+
+        def evaluate() -> dict[str, float]:
+            return preference_scores(model, held_out, beta, most, self._device)
+
+        return self._train(rows, preference_loss(beta), pair_packs, evaluate, fit)
+
+    def _train(
+        self,
+        rows: Sequence[Trainable],
+        loss: Loss,
+        batches: Batches,
+        evaluate: Callable[[], dict[str, float]],
+        fit: Fit,
+    ) -> Outcome:
+        tuned = self._on()
+        hooks = Hooks(evaluate=evaluate, on_record=fit.on_record, save=fit.save)
+        with recomputed(tuned.model) if fit.recompute else nullcontext():
+            return train(tuned.model, tuned.parameters, rows, fit.settings, loss, hooks, fit.resume, batches=batches)
 
     def memory(self, form: PromptForm, examples: Sequence[Example], recipe: Recipe, wanted_tokens: int) -> MemoryPlan:
         """How a training by `recipe` on `examples` fits this machine's free memory; the longest texts are looked at."""
@@ -224,9 +233,16 @@ class LocalModel:
         rows, _ = self.training_rows(form, longest)
         base = self._base
         with self.tuned(recipe) as tuned:
-            free = free_bytes(self._device, sum(p.numel() for p in tuned.parameters.values()))
+            trained = sum(p.numel() for p in tuned.parameters.values())
         a_token = activation_bytes(base.config, base.dtype)
-        return memory_plan(free, a_token, max((len(row.ids) for row in rows), default=1), wanted_tokens)
+        longest_tokens = max((len(row.ids) for row in rows), default=1)
+        return memory_plan(free_bytes(self._device, trained), a_token, longest_tokens, wanted_tokens)
+
+    def disk_bytes(self, recipe: Recipe, seeds: int) -> int:
+        """What trainings by `recipe` write at most at one time: three checkpoints, and the weights of each seed."""
+        with self.tuned(recipe) as tuned:
+            trained = sum(p.numel() for p in tuned.parameters.values())
+        return trained * (_CHECKPOINTS * _CHECKPOINT_BYTES + seeds * int(self._base.dtype.itemsize))
 
     def _on(self) -> Tuned:
         if self._tuned is None:

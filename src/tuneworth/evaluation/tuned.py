@@ -19,7 +19,7 @@ from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.evaluation.tracking import tracking
 from tuneworth.models.checkpoints import load_tensors, save_tensors
 from tuneworth.models.tuning import Recipe, Tuned
-from tuneworth.store.atomic import read_json, write_json
+from tuneworth.store.atomic import read_json, sync_folder, write_bytes, write_json
 from tuneworth.store.run import MetricsFile, newest_checkpoint, write_checkpoint, write_folder
 from tuneworth.training import Checkpoint, DivergedError, Row, Settings
 
@@ -65,7 +65,10 @@ def tuned_arm(bench: Bench, name: str, local: LocalModel, job: Job) -> None:
     attempts = [_attempt(bench, name, local, _with_seed(job, seed), rows) for seed in seeds]
     best = max(attempts, key=lambda attempt: attempt.validation_score)
     if not (home / "model").is_dir():
+        if job.seeds > 1:  # metrics.jsonl is that of the weights that are kept
+            write_bytes(home / "training" / "metrics.jsonl", _metrics(home, job, best.seed).read_bytes())
         (home / "candidates" / f"seed-{best.seed}").rename(home / "model")
+        sync_folder(home)
     with local.tuned(home / "model"):
         bench.watcher.begin(f"{name}: answering test", len(bench.test))
         answers = answered(bench, local, form, bench.test)
@@ -88,11 +91,7 @@ def _attempt(bench: Bench, name: str, local: LocalModel, job: Job, rows: Sequenc
         return Attempt(**{key: value for key, value in read_json(record).items() if key != "schema"})
     newest = newest_checkpoint(checkpoints)
     resume = _read_checkpoint(newest) if newest else None
-    first = seed == bench.task.seed
-    metrics = MetricsFile(
-        home / "training" / ("metrics.jsonl" if first else f"metrics-seed-{seed}.jsonl"),
-        keep_steps=resume.step if resume else 0,
-    )
+    metrics = MetricsFile(_metrics(home, job, seed), keep_steps=resume.step if resume else 0)
     title = name if job.seeds == 1 else f"{name}, seed {seed}"
     bench.watcher.begin(f"{title}: training", job.settings.steps)
     if resume:
@@ -117,7 +116,12 @@ def _attempt(bench: Bench, name: str, local: LocalModel, job: Job, rows: Sequenc
         write_folder(home / "candidates" / f"seed-{seed}", lambda folder: _write_model(folder, tuned, local))
     attempt = Attempt(seed, outcome.steps, outcome.best_step, outcome.best_score, outcome.seconds, outcome.ended)
     write_json(record, {"schema": "tuneworth.training/1", **asdict(attempt)})
+    shutil.rmtree(checkpoints, ignore_errors=True)
     return attempt
+
+
+def _metrics(home: Path, job: Job, seed: int) -> Path:
+    return home / "training" / ("metrics.jsonl" if job.seeds == 1 else f"metrics-seed-{seed}.jsonl")
 
 
 def _with_seed(job: Job, seed: int) -> Job:

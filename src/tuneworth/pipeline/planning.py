@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneworth.decision import Price, machine_hour_price
-from tuneworth.errors import InputError
+from tuneworth.errors import InputError, MachineError
 from tuneworth.evaluation.arms import SHOT_COUNTS, Bench, model_decoding, stratified
 from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import default_metric
@@ -135,6 +136,7 @@ def make_plan(work: Workshop, clock: float) -> None:
     bench = work.bench(len(work.splits.test))
     chosen = continued(work.task.training, work.start)
     settings = training_plan(chosen, train_rows=len(bench.train), width=work.local.model.config.hidden_size)
+    disk_bytes = _disk_bytes(work, settings)
     memory = _memory(work, bench, settings)
     rates = _measure(work, bench, settings, memory.micro_batch_tokens)
     epochs, batch_size = float(settings.epochs.value), int(settings.batch_size.value)
@@ -143,7 +145,9 @@ def make_plan(work: Workshop, clock: float) -> None:
     choices = {FEW_SHOT: len(SHOT_COUNTS)}
     spent = time.monotonic() - clock
     allotment = allot(work.task.budget, spent, rows, rates, wanted, choices, work.task.training.seeds)
-    write_json(work.folder.plan, _plan_json(work, settings, memory, rates, allotment))
+    plan = _plan_json(work, settings, memory, rates, allotment)
+    plan["predicted"]["disk_bytes"] = disk_bytes
+    write_json(work.folder.plan, plan)
     work.watcher.note(f"plan: {allotment.test_rows:,} of {rows.test:,} test rows; " + "; ".join(
         f"{arm} {trained.epochs:.1f} epochs in {trained.seconds:.0f} s" for arm, trained in allotment.trainings.items()
     ))  # fmt: skip
@@ -151,10 +155,26 @@ def make_plan(work: Workshop, clock: float) -> None:
 
 def _memory(work: Workshop, bench: Bench, settings: TrainingPlan) -> MemoryPlan:
     """Micro-batches that fit this machine with the largest training that is wanted, behind the full prompt."""
-    wanted = [name for name, family in arms_of(work.task).items() if family == "fine-tune"]
-    arm = next((name for name in wanted if name in (WEIGHTS_SHORT, WEIGHTS_FULL)), LORA_SHORT)
-    recipe = recipe_of(settings.to_json(), arm, work.task.seed)
-    return work.local.memory(bench.form(FULL), bench.train, recipe, _MICRO_BATCH_TOKENS)
+    return work.local.memory(bench.form(FULL), bench.train, _largest(work, settings), _MICRO_BATCH_TOKENS)
+
+
+def _largest(work: Workshop, settings: TrainingPlan) -> Recipe:
+    """The recipe of the arm that trains most parameters."""
+    full = [name for name in arms_of(work.task) if name in (WEIGHTS_SHORT, WEIGHTS_FULL)]
+    return recipe_of(settings.to_json(), full[0] if full else LORA_SHORT, work.task.seed)
+
+
+def _disk_bytes(work: Workshop, settings: TrainingPlan) -> int:
+    """What trainings will write at most at one time. Raises MachineError when the disk has less."""
+    needed = work.local.disk_bytes(_largest(work, settings), work.task.training.seeds)
+    free = shutil.disk_usage(work.folder.path).free
+    if needed > free:
+        raise MachineError(
+            f"the trainings need {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free",
+            where=str(work.folder.path),
+            cure="free some space, choose another place with --out, or train adapters (training.method: lora)",
+        )
+    return needed
 
 
 def _memory_settings(memory: MemoryPlan) -> dict[str, Any]:
@@ -221,7 +241,6 @@ def _plan_json(
             "seconds": planned,
             "peak_bytes": peak,
             "usd": planned / 3600 * price.usd_per_machine_hour,
-            "disk_bytes": None,
         },
         "budget": dict(allotment.seconds),
         "test_rows": allotment.test_rows,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuneworth.errors import InputError, MachineError
+from tuneworth.errors import InputError, MachineError, is_out_of_memory
 from tuneworth.training.alarms import RECENT_STEPS, alarm
 from tuneworth.training.batches import epoch_batches, micro_batches
 from tuneworth.training.pace import Pace
@@ -78,14 +78,10 @@ def train(
         step += 1
         seconds = time.perf_counter() - started
         pace.step_took(record["step_seconds"])
-        warning = record.get("warning") or alarm(record["loss"], state.recent_losses, step, settings.steps)
+        epoch, left = step / math.ceil(len(rows) / settings.batch_size), pace.seconds_left(step, seconds)
+        record |= {"epoch": epoch, "seconds": seconds, "seconds_left": left}
+        hooks.on_record(record | _warning(record, state.recent_losses, settings.steps))
         state = replace(state, recent_losses=(*state.recent_losses, record["loss"])[-RECENT_STEPS:])
-        record |= {
-            "epoch": step / math.ceil(len(rows) / settings.batch_size),
-            "seconds": seconds,
-            "seconds_left": pace.seconds_left(step, seconds),
-        }
-        hooks.on_record(record | ({"warning": warning} if warning else {}))
         last = step == settings.steps or seconds >= settings.maximum_seconds
         if last or step % settings.evaluate_every == 0:
             scores = hooks.evaluate()
@@ -97,6 +93,11 @@ def train(
             hooks.save(masters.checkpoint(state))
     masters.load_best()
     return Outcome(step, state.best_step, state.best_score, state.seconds, _ended(state, step, settings))
+
+
+def _warning(record: Mapping[str, Any], recent: Sequence[float], steps: int) -> dict[str, str]:
+    warning = record.get("warning") or alarm(record["loss"], recent, record["step"], steps)
+    return {"warning": warning} if warning else {}
 
 
 def _judged(state: Checkpoint, masters: _Masters, step: int, score: float) -> Checkpoint:
@@ -169,19 +170,11 @@ def _attempt(
     try:
         return take(rows, step, settings)
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         # What the failed pass holds is freed with the traceback, when this function has returned.
         masters.drop_gradients()
     return None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch raises a plain RuntimeError for the processor's memory."""
-    told = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in told for words in ("can't allocate memory", "not enough memory", "out of memory")
-    )
 
 
 def _step(
@@ -292,7 +285,8 @@ class _Masters:
             tensors[f"master/{name}"] = master
             tensors[f"first/{name}"] = moments["exp_avg"]
             tensors[f"second/{name}"] = moments["exp_avg_sq"]
-        tensors |= {f"best/{name}": best for name, best in self._best.items()}
+        if state.best_step != state.step:  # else the best weights are the masters
+            tensors |= {f"best/{name}": best for name, best in self._best.items()}
         return replace(state, tensors=tensors)
 
     def restore(self, saved: Checkpoint) -> Checkpoint:
@@ -305,7 +299,8 @@ class _Masters:
                 "exp_avg_sq": _fitting(saved.tensors, f"second/{name}", master).clone(),
             }
         if saved.best_step:
-            self._best = {n: _fitting(saved.tensors, f"best/{n}", m).clone() for n, m in self._masters.items()}
+            kept = "master" if saved.best_step == saved.step else "best"
+            self._best = {n: _fitting(saved.tensors, f"{kept}/{n}", m).clone() for n, m in self._masters.items()}
         self._publish(self._masters)
         return saved
 

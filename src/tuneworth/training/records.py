@@ -70,7 +70,7 @@ class Checkpoint:
     """
 
     step: int
-    tensors: Mapping[str, Tensor]  # master/<name>, first/<name>, second/<name>, best/<name>
+    tensors: Mapping[str, Tensor]  # master/<name>, first/<name>, second/<name>; best/<name> if of an earlier step
     best_step: int
     best_score: float
     seconds: float
