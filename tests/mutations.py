@@ -33,13 +33,13 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "loss is a mean per micro-batch (law 1)", "training/loop.py",
-        "(value / trained).backward()", "(value / len(part.target) / len(packs)).backward()",
+        "(value / count).backward()", "(value / part.count / len(packs)).backward()",
         "training", "test_law_1_and_3_gradients",
     ),
     Mutation(
         "a step divides by all rows' tokens, not its own (law 3)", "training/loop.py",
-        "trained = sum(len(part.target) for part in packs)",
-        "trained = sum(len(part.target) for part in packs) * settings.batch_size / len(rows)",
+        "count = sum(part.count for part in packs)",
+        "count = sum(part.count for part in packs) * settings.batch_size / len(rows)",
         "training", "test_law_3_a_last_partial",
     ),
     Mutation(
@@ -48,7 +48,7 @@ MUTATIONS = [
         "training", "test_law_3_a_last_partial",
     ),
     Mutation(
-        "learning rate decays once per micro-batch too many (law 4)", "training/loop.py",
+        "learning rate decays once per micro-batch too many (law 4)", "training/schedule.py",
         "left = (settings.steps - step)", "left = (settings.steps - step - 1)", "training", "test_law_4",
     ),
     Mutation(
@@ -148,6 +148,33 @@ MUTATIONS = [
         "if missing or report.unexpected_keys:", "if False:", "models", "test_law_42",
     ),
     Mutation(
+        "all weights: the head is saved as tied when it is not (law 38)", "models/weights.py",
+        "head is not None and head.weight is embedding.weight", "True", "models", "test_law_38",
+    ),
+    Mutation(
+        "a tensor that is missing keeps the base's value (law 42)", "models/weights.py",
+        "    if wrong:\n", "    saved = dict(model.state_dict()) | saved\n    if False:\n",
+        "models", "test_law_42_full",
+    ),
+    Mutation(
+        "all weights: the base stays as trained", "models/tuning.py",
+        "        put_back(self.model, self.before)\n", "", "models", "test_a_fresh_start",
+    ),
+    Mutation(
+        "an adapter that is continued is frozen (law 43)", "models/adapters.py",
+        "autocast_adapter_dtype=False, is_trainable=to_train)", "autocast_adapter_dtype=False, is_trainable=False)",
+        "models", "test_a_training_goes_on",
+    ),
+    Mutation(
+        "recomputed blocks see no gradient (law 43)", "models/recompute.py",
+        "return checkpoint(plain,", "with torch.no_grad():\n            return checkpoint(plain,",
+        "models", "test_law_43_recomputed",
+    ),
+    Mutation(
+        "blocks stay recomputed for ever", "models/recompute.py",
+        "            del block.forward\n", "            pass\n", "models", "test_law_43_each_block",
+    ),
+    Mutation(
         "no float32 masters (law 44)", "training/loop.py",
         "p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)", "p.detach().clone()",
         "training", "test_law_44",
@@ -168,8 +195,96 @@ MUTATIONS = [
     ),
     Mutation(
         "a resumed run starts its data again (law 48)", "training/loop.py",
-        "[rows[i] for i in plan(step)]", "[rows[i] for i in plan(step - state.step * bool(resume))]",
+        "[rows[i] for i in plan(step)]", "[rows[i] for i in plan(step - resume.step if resume else step)]",
         "training", "test_law_48_resumed_equals",
+    ),
+    Mutation(
+        "pairs are divided by their tokens, not their number (law 2)", "training/preference.py",
+        "return len(self.reference)", "return len(self.target)", "training", "test_law_2_and_3_gradients",
+    ),
+    Mutation(
+        "the loss of pairs is a mean (law 2)", "training/preference.py",
+        "-logsigmoid(beta * margins(model, packed)).sum()", "-logsigmoid(beta * margins(model, packed)).mean()",
+        "training", "test_law_2",
+    ),
+    Mutation(
+        "log-probabilities of pairs are means over tokens (law 19)", "training/preference.py",
+        ".index_add(0, packed.owner, of_tokens)",
+        ".index_add(0, packed.owner, of_tokens) / packed.owner.bincount()", "training", "test_law_19",
+    ),
+    Mutation(
+        "two prompts in one pair pass (law 21)", "training/preference.py",
+        "if prompts[0] != prompts[1]:", "if False:", "training", "test_law_21_two",
+    ),
+    Mutation(
+        "dropout is on in training (law 22)", "training/loop.py",
+        "    model.eval()\n", "    model.train()\n", "training", "test_law_22",
+    ),
+    Mutation(
+        "dropout is on while the reference is asked (law 22)", "training/preference.py",
+        "    model.eval()\n", "", "training", "test_law_22",
+    ),
+    Mutation(
+        "the reference is forgotten (law 22)", "training/preference.py",
+        "return chosen - rejected - packed.reference.to(chosen.dtype)", "return chosen - rejected",
+        "training", "test_law_22",
+    ),
+    Mutation(
+        "an alarm is never raised (law 29)", "training/alarms.py",
+        "if loss < _TOO_LOW and", "if False and", "training", "test_law_29",
+    ),
+    Mutation(
+        "a target is counted for the row before it (law 31)", "training/batches.py",
+        "owner.append(number)", "owner.append(max(0, number - 1))", "training", "test_law_31",
+    ),
+    Mutation(
+        "the first token of a row is predicted by the row before (law 31)", "training/batches.py",
+        "range(max(prefix, 1), len(row.ids))", "range(prefix, len(row.ids))", "models", "test_law_31",
+    ),
+    Mutation(
+        "gradients of a pass that ran out of memory count (law 3)", "training/loop.py",
+        "            self._parameters[name].grad = None\n", "", "training", "test_f7",
+    ),
+    Mutation(
+        "patience starts again on resume (law 48)", "training/loop.py",
+        "improved = step if score > state.best_score else state.improved_step", "improved = step",
+        "training", "test_patience",
+    ),
+    Mutation(
+        "not a number: the last good state is not kept (law 14)", "training/loop.py",
+        "if step > state.step:", "if False:", "training", "test_law_14_the_rows",
+    ),
+    Mutation(
+        "validation loss counts the neighbours' tokens (law 16)", "training/loss.py",
+        "trained += len(packed.target)", "trained += packed.ids.shape[1]", "training", "test_law_15",
+    ),
+    Mutation(
+        "rows longer than the context are trained (laws 8, 13)", "evaluation/local.py",
+        "if len(rendered.ids) > self.folder.context_tokens:", "if False:", "training", "test_law_8_and_13",
+    ),
+    Mutation(
+        "pairs longer than the context are trained (law 19)", "evaluation/local.py",
+        "if max(len(row.ids) for row in rows) > self.folder.context_tokens:", "if False:",
+        "training", "test_law_19_a_pair",
+    ),
+    Mutation(
+        "an answer is found by its text (law 10)", "rendering/renderer.py",
+        "(False,) * len(prompt_ids) + (True,) * trained)",
+        "(s := next(i for i in range(len(ids)) if ids[i : i + trained] == ids[len(ids) - trained :])) * (False,)"
+        " + (True,) * trained + (False,) * (len(ids) - s - trained))", "rendering", "test_law_9_10_and_11",
+    ),
+    Mutation(
+        "the last answer's end is cut off (law 9)", "rendering/renderer.py",
+        "{tail[: end.end()]}", "{tail[: end.start()]}", "rendering", "test_law_9_10_and_11",
+    ),
+    Mutation(
+        "the trained prompt has no opening of the answer (law 17)", "rendering/renderer.py",
+        "before = self.template.render(hidden[:-1], generate=True)",
+        "before = self.template.render(hidden[:-1], generate=False)", "rendering", "test_law_17",
+    ),
+    Mutation(
+        "tokens of the prompt are trained (law 16)", "training/batches.py",
+        "if row.trained[index]:", "if True:", "training", "test_law_16",
     ),
     Mutation(
         "every epoch has the same order (law 49)", "training/batches.py",

@@ -19,10 +19,11 @@ from tuneworth import cli, load_run
 from tuneworth.errors import Interrupted
 from tuneworth.evaluation.watching import Silent
 from tuneworth.pipeline import running
-from tuneworth.pipeline.planning import ARMS
+from tuneworth.pipeline.planning import arms_of
 from tuneworth.store.run import RunFolder
 from tuneworth.task import load_task
 
+ARMS = arms_of(load_task(None))
 WORDS = {"late": "when does parcel come still waiting", "broken": "lamp glass cracked scratched dead", "pay": "card"}
 
 

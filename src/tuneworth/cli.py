@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from tuneworth.errors import InputError, Interrupted, TuneworthError
+from tuneworth.errors import InputError, Interrupted, MachineError, TuneworthError, is_out_of_memory
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import known_keys, load_task
@@ -51,6 +51,7 @@ Seed = Annotated[int | None, typer.Option("--seed", help=_help("seed"))]
 Kind = Annotated[str | None, typer.Option("--kind", help=_help("kind"))]
 Input = Annotated[str | None, typer.Option("--input", help=_help("data.columns.input"))]
 Output = Annotated[str | None, typer.Option("--output", help=_help("data.columns.output"))]
+From = Annotated[Path | None, typer.Option("--from", help=_help("training.from"))]
 Out = Annotated[Path | None, typer.Option("--out", help="the run folder; runs/<name>-<hash> when absent")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="any key of the task file, as training.epochs=3")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
@@ -83,6 +84,9 @@ def main() -> None:
         ) or hasattr(error, "format_message"):
             _say(f"Error: {error.format_message() if hasattr(error, 'format_message') else error}")
             sys.exit(2)
+        if is_out_of_memory(error):
+            cure = "close other programs, choose a smaller model, or use a machine with more memory"
+            sys.exit(_fail(MachineError("out of memory", cure=cure)))
         traceback.print_exc()
         _say("\nThis is a fault of tuneworth, not of your input. Please report the lines above with the command.")
         sys.exit(1)
@@ -99,6 +103,7 @@ def run(
     kind: Kind = None,
     input_: Input = None,
     output: Output = None,
+    from_: From = None,
     out: Out = None,
     set_: Set = None,
     as_json: Json = False,
@@ -106,7 +111,10 @@ def run(
     """From a data file to a measured verdict: audit, arms, training, evaluation, report."""
     _stage(
         "report", data, task, as_json, out,
-        _overrides(test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, set=set_),
+        _overrides(
+            test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_,
+            set=set_,
+        ),
     )  # fmt: skip
 
 
@@ -121,6 +129,7 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
         kind: Kind = None,
         input_: Input = None,
         output: Output = None,
+        from_: From = None,
         out: Out = None,
         set_: Set = None,
         as_json: Json = False,
@@ -128,7 +137,8 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
         _stage(
             stage, data, task, as_json, out,
             _overrides(
-                test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, set=set_
+                test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_,
+                set=set_,
             ),
         )  # fmt: skip
 
@@ -219,7 +229,7 @@ def doctor(as_json: Json = False) -> None:
     """Say what this machine is and what it can do."""
     import torch
 
-    from tuneworth.models.machine import matrix_rate, memory_rate, this_machine
+    from tuneworth.models.machine import choose_precision, matrix_rate, memory_rate, this_machine
     from tuneworth.store.cache import cache_folder
 
     machine = this_machine()
@@ -240,7 +250,7 @@ def doctor(as_json: Json = False) -> None:
         "GPUs": ", ".join(machine.gpus) or "none",
         "matrix products": f"float32 {rates['float32_flops'] / 1e12:.2f}, bfloat16 "
         f"{rates['bfloat16_flops'] / 1e12:.2f} TFLOP/s",
-        "precision used": machine.dtype,
+        "precision used": "{}, {}".format(*choose_precision(machine)),
     }
     for name, value in rows.items():
         typer.echo(f"{name:<16} {value}")
@@ -327,6 +337,7 @@ def _show(folder: RunFolder, stage: str) -> None:
 
 def _overrides(**given: Any) -> dict[str, Any]:
     keys = {"test": "data.test", "input": "data.columns.input", "output": "data.columns.output"}
+    keys["start"] = "training.from"
     found: dict[str, Any] = {}
     for assignment in given.pop("set") or []:
         key, equals, value = assignment.partition("=")

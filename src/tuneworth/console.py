@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -15,7 +16,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -39,8 +39,15 @@ _HEADLINES = {
 }
 
 
+_RATE_STEPS = 10  # tokens/s is that of the last steps together
+
+
 class ConsoleWatcher:
-    """A watcher that draws a bar for the step at hand, and prints what is worth knowing as a line."""
+    """A watcher that draws a bar for the step at hand, and prints what is worth knowing as a line.
+
+    The time left is that of the training itself (its own measured steps and evaluations), elsewhere that of the mean
+    pace since the bar began; both settle as work goes on and never turn negative.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -49,13 +56,15 @@ class ConsoleWatcher:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[live]}"),
             console=self._console,
             transient=True,
         )
         self._task: TaskID | None = None
-        self._started = time.monotonic()
+        self._started = self._begun = time.monotonic()
+        self._done = self._total = 0
+        self._steps: deque[tuple[int, float]] = deque(maxlen=_RATE_STEPS)
 
     def __enter__(self) -> ConsoleWatcher:
         self._progress.start()
@@ -70,23 +79,31 @@ class ConsoleWatcher:
         """A new step: one bar at a time."""
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(what, total=total, live="")
+        self._task = self._progress.add_task(what, total=total, live="", left="")
+        self._done, self._total, self._begun = 0, total, time.monotonic()
+        self._steps.clear()
         if not self._console.is_terminal:
             self.note(what)
 
     def advance(self, units: int) -> None:
         """Move the bar."""
         if self._task is not None:
-            self._progress.advance(self._task, units)
+            self._done += units
+            took = time.monotonic() - self._begun
+            left = _left(took / self._done * (self._total - self._done)) if self._done else ""
+            self._progress.update(self._task, advance=units, left=left)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """One training step moves the bar; an evaluation is a line."""
         if self._task is None:
             return
         if "loss" in record:
-            rate = record["tokens"] / record["step_seconds"]
-            live = f"loss {record['loss']:.3f}  {rate:,.0f} tokens/s"
-            self._progress.update(self._task, advance=1, live=live)
+            self._steps.append((record["tokens"], record["step_seconds"]))
+            tokens, seconds = map(sum, zip(*self._steps, strict=True))
+            live = f"loss {record['loss']:.3f}  {tokens / seconds:,.0f} tokens/s"
+            self._progress.update(self._task, advance=1, live=live, left=_left(record["seconds_left"]))
+            if "warning" in record:
+                self.note(f"warning at step {record['step']}: {record['warning']}")
         else:
             self.note(
                 f"step {record['step']}: validation score {record['validation_score']:.3f}, "
@@ -97,6 +114,10 @@ class ConsoleWatcher:
         """A line with the time since the start."""
         since = format_seconds(time.monotonic() - self._started)
         self._console.print(Text(f"{since:>7}  ", "dim") + Text(text))
+
+
+def _left(seconds: float) -> str:
+    return f"{format_seconds(max(0.0, seconds))} left"
 
 
 def show_verdict(verdict: Mapping[str, Any]) -> None:

@@ -86,3 +86,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return "known: " + ", ".join(names)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch had no memory left; torch raises a plain RuntimeError for the processor's memory."""
+    told = str(error).lower()
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in told for word in words))

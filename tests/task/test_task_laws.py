@@ -47,7 +47,7 @@ def test_an_unknown_key_names_the_nearest_known_one(content: dict[str, Any], key
 
 def test_a_key_near_nothing_lists_the_known_ones_of_its_own_section() -> None:
     (problem,) = problems({"training": {"zzzzzz": 1}})
-    assert "known: batch_size, epochs, learning_rate, method, rank" in problem
+    assert "known: batch_size, deterministic, epochs, from, learning_rate, method, " in problem
 
 
 def test_several_mistakes_are_all_listed() -> None:

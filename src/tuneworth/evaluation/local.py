@@ -7,7 +7,7 @@ import statistics
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +16,34 @@ from tuneworth.evaluation.metrics import Metric, score
 from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.evaluation.records import Answer, Decoding, RawAnswer
 from tuneworth.inference import Chat, Engine
-from tuneworth.models.adapters import Adapter, Model, add_lora, load_adapter, trainable
+from tuneworth.models.adapters import Adapter, Model
+from tuneworth.models.recompute import MemoryPlan, activation_bytes, free_bytes, memory_plan, recomputed
 from tuneworth.models.sources import ModelFolder
+from tuneworth.models.tuning import Recipe, Tuned, saved, tune
 from tuneworth.plan import Rate
 from tuneworth.rendering import Renderer
-from tuneworth.training import Checkpoint, Hooks, Outcome, Row, Settings, answer_loss, pack, train
+from tuneworth.training import (
+    Checkpoint,
+    Hooks,
+    Outcome,
+    Pair,
+    Row,
+    Settings,
+    answer_loss,
+    pair_packs,
+    preference_loss,
+    preference_scores,
+    row_packs,
+    train,
+    with_reference,
+)
 from tuneworth.training.loss import total_loss
+from tuneworth.training.records import Batches, Loss, Trainable
 
 _LATENCY_ROWS = 12
+_LONGEST = 8  # texts whose tokens are counted to find the longest row
+# Two checkpoints are kept while the next is written; of each parameter: master, two moments and the best, in float32.
+_CHECKPOINTS, _CHECKPOINT_BYTES = 3, 16
 Quiet = Callable[[int], None]
 
 
@@ -39,47 +59,46 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a fine-tuning needs besides its rows: settings, how to score, and what it reports to."""
+    """What a fine-tuning needs besides its rows: settings, how to score, what it reports to, and whether blocks are
+    computed again in the backward pass to save memory."""
 
     settings: Settings
     scoring: Scoring
     on_record: Callable[[Mapping[str, object]], None]
     save: Callable[[Checkpoint], None]
     resume: Checkpoint | None = None
+    recompute: bool = False
 
 
 class LocalModel:
-    """Pre-trained weights in memory; at most one adapter is on them at a time."""
+    """Pre-trained weights in memory; at most one tuning is on them at a time."""
 
     def __init__(self, folder: ModelFolder, renderer: Renderer, model: Model, device: str) -> None:
         self.folder = folder
         self.renderer = renderer
         self._base = model
-        self._tuned: Adapter | None = None
+        self._tuned: Tuned | None = None
         self._device = device
 
     @property
     def model(self) -> Adapter | Model:
-        """The model as it answers now: with its adapter if one is on."""
-        return self._tuned or self._base
+        """The model as it answers now: tuned, if a tuning is on."""
+        return self._tuned.model if self._tuned else self._base
 
     @contextmanager
-    def adapted(self, adapter: Adapter) -> Iterator[Adapter]:
-        """Answer with `adapter` inside the block, and with the pre-trained weights again afterwards."""
-        self.put_on(adapter)
+    def tuned(self, by: Recipe | Path) -> Iterator[Tuned]:
+        """Tuned by a recipe (as before until it is trained) or as saved in a folder; as pre-trained afterwards."""
+        self.put_on(by)
+        assert self._tuned is not None
         try:
-            yield adapter
+            yield self._tuned
         finally:
-            self._base = adapter.unload()
+            self._base = self._tuned.remove()
             self._tuned = None
 
-    def fresh_adapter(self, rank: int, alpha: int, seed: int) -> Adapter:
-        """A new LoRA adapter on the model: answers as the pre-trained model until it is trained."""
-        return add_lora(self._base, rank=rank, alpha=alpha, seed=seed)
-
-    def saved_adapter(self, folder: Path) -> Adapter:
-        """The adapter saved in `folder`."""
-        return load_adapter(self._base, folder)
+    def put_on(self, by: Recipe | Path) -> None:
+        """Answer as tuned by `by` from now on."""
+        self._tuned = saved(self._base, by) if isinstance(by, Path) else tune(self._base, by)
 
     def engine(self) -> Engine:
         """The engine over the model as it answers now."""
@@ -88,10 +107,6 @@ class LocalModel:
     def chat(self, labels: Sequence[str] = ()) -> Chat:
         """Talk to the model as it answers now; with `labels` it answers with one of them."""
         return Chat(self.renderer, self.engine(), self.folder.context_tokens, labels)
-
-    def put_on(self, adapter: Adapter) -> None:
-        """Answer with `adapter` from now on."""
-        self._tuned = adapter
 
     def answer(
         self,
@@ -160,10 +175,8 @@ class LocalModel:
         return rows, too_long
 
     def fit(self, form: PromptForm, rows: Sequence[Row], validation: Sequence[Example], fit: Fit) -> Outcome:
-        """Train the adapter that is on the model; the best step by score on `validation` is what remains."""
-        if self._tuned is None:
-            raise ValueError("put an adapter on first")
-        model = self._tuned
+        """Train the tuning that is on the model; the best step by score on `validation` is what remains."""
+        model = self._on().model
         held_out, _ = self.training_rows(form, validation)
 
         def evaluate() -> dict[str, float]:
@@ -173,8 +186,68 @@ class LocalModel:
                 "validation_score": sum(a.score for a in answers) / len(answers),
             }
 
+        return self._train(rows, answer_loss, row_packs, evaluate, fit)
+
+    def preference_pairs(
+        self, form: PromptForm, examples: Sequence[Example], rejected: Sequence[str]
+    ) -> tuple[list[Pair], list[str]]:
+        """Each example's answer against the worse one in `rejected`; and ids of pairs too long (never cut, LAW 19)."""
+        pairs, too_long = [], []
+        for example, worse in zip(examples, rejected, strict=True):
+            rows = []
+            for answer in (example.answer, worse):
+                rendered = self.renderer.training([*form.messages(example), {"role": "assistant", "content": answer}])
+                rows.append(Row(example.id, rendered.ids, rendered.trained))
+            if max(len(row.ids) for row in rows) > self.folder.context_tokens:
+                too_long.append(example.id)
+            else:
+                pairs.append(Pair.of(*rows))
+        return pairs, too_long
+
+    def fit_preferences(self, pairs: Sequence[Pair], validation: Sequence[Pair], beta: float, fit: Fit) -> Outcome:
+        """Train on pairs (DPO) held to the model as it is now; the best step prefers most of `validation` rightly."""
+        model, most = self._on().model, fit.settings.maximum_tokens
+        rows, held_out = (with_reference(model, part, most, self._device) for part in (pairs, validation))
+
+        def evaluate() -> dict[str, float]:
+            return preference_scores(model, held_out, beta, most, self._device)
+
+        return self._train(rows, preference_loss(beta), pair_packs, evaluate, fit)
+
+    def _train(
+        self,
+        rows: Sequence[Trainable],
+        loss: Loss,
+        batches: Batches,
+        evaluate: Callable[[], dict[str, float]],
+        fit: Fit,
+    ) -> Outcome:
+        tuned = self._on()
         hooks = Hooks(evaluate=evaluate, on_record=fit.on_record, save=fit.save)
-        return train(model, trainable(model), rows, fit.settings, answer_loss, hooks, fit.resume)
+        with recomputed(tuned.model) if fit.recompute else nullcontext():
+            return train(tuned.model, tuned.parameters, rows, fit.settings, loss, hooks, fit.resume, batches=batches)
+
+    def memory(self, form: PromptForm, examples: Sequence[Example], recipe: Recipe, wanted_tokens: int) -> MemoryPlan:
+        """How a training by `recipe` on `examples` fits this machine's free memory; the longest texts are looked at."""
+        longest = sorted(examples, key=lambda e: len(e.answer) + sum(len(m.content) for m in e.messages))[-_LONGEST:]
+        rows, _ = self.training_rows(form, longest)
+        base = self._base
+        with self.tuned(recipe) as tuned:
+            trained = sum(p.numel() for p in tuned.parameters.values())
+        a_token = activation_bytes(base.config, base.dtype)
+        longest_tokens = max((len(row.ids) for row in rows), default=1)
+        return memory_plan(free_bytes(self._device, trained), a_token, longest_tokens, wanted_tokens)
+
+    def disk_bytes(self, recipe: Recipe, seeds: int) -> int:
+        """What trainings by `recipe` write at most at one time: three checkpoints, and the weights of each seed."""
+        with self.tuned(recipe) as tuned:
+            trained = sum(p.numel() for p in tuned.parameters.values())
+        return trained * (_CHECKPOINTS * _CHECKPOINT_BYTES + seeds * int(self._base.dtype.itemsize))
+
+    def _on(self) -> Tuned:
+        if self._tuned is None:
+            raise ValueError("put a tuning on first")
+        return self._tuned
 
     def scored(
         self,
@@ -198,22 +271,25 @@ class LocalModel:
         a_row = max(seconds[1] - seconds[0], 0.3 * seconds[1]) / max(1, len(examples) - few)
         return Rate(once=max(0.0, seconds[0] - few * a_row), a_row=a_row)
 
-    def training_rate(self, form: PromptForm, examples: Sequence[Example], batch_size: int) -> float:
-        """Measured wall seconds per row of a training step on a throw-away adapter: the median over batches.
+    def training_rate(
+        self, form: PromptForm, examples: Sequence[Example], batch_size: int, recipe: Recipe, most_tokens: int = 4096
+    ) -> float:
+        """Measured wall seconds per row of a training step on a throw-away tuning: the median over batches.
 
         Every batch is run twice and the second run counts, since memory that is used anew is slower.
         """
         rows, _ = self.training_rows(form, examples)
         batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
         seconds = []
-        with self.adapted(self.fresh_adapter(16, 32, 0)) as adapter:
-            adapter.train()
+        with self.tuned(recipe) as tuned:
+            parameters = tuned.parameters.values()
             for number, batch in enumerate([*batches, *batches]):
                 start = time.perf_counter()
-                answer_loss(adapter, pack(batch, device=self._device)).backward()
+                for part in row_packs(batch, most_tokens, self._device):
+                    answer_loss(tuned.model, part).backward()
                 if number >= len(batches):
                     seconds.append((time.perf_counter() - start) / len(batch))
-                for parameter in adapter.parameters():
+                for parameter in parameters:
                     parameter.grad = None
         return statistics.median(seconds)
 

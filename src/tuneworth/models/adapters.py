@@ -18,10 +18,12 @@ Model: TypeAlias = PreTrainedModel
 Adapter: TypeAlias = PeftModel
 
 
-def add_lora(model: PreTrainedModel, *, rank: int, alpha: int, seed: int) -> PeftModel:
+def add_lora(model: PreTrainedModel, *, rank: int, alpha: int, seed: int, method: str = "lora") -> PeftModel:
     """LoRA on every linear layer but the output head (Hu et al. 2021, arXiv:2106.09685); B starts at zero.
 
-    The adapter has the model's dtype; the training loop keeps float32 master copies. Reproducible by `seed`.
+    `method` is `lora`, `rslora` (scaled by alpha / sqrt(rank), Kalajdzievski 2023, arXiv:2312.03732) or `dora`
+    (direction and magnitude apart, Liu et al. 2024, arXiv:2402.09353). The adapter has the model's dtype; the training
+    loop keeps float32 master copies. Reproducible by `seed`.
     """
     config = LoraConfig(
         r=rank,
@@ -30,6 +32,8 @@ def add_lora(model: PreTrainedModel, *, rank: int, alpha: int, seed: int) -> Pef
         bias="none",
         target_modules="all-linear",
         task_type="CAUSAL_LM",
+        use_rslora=method == "rslora",
+        use_dora=method == "dora",
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers 5 for a renamed attribute
@@ -53,15 +57,17 @@ def save_adapter(model: PeftModel, folder: Path, base: str) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # peft's generic model card says nothing about this model
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+def load_adapter(model: PreTrainedModel, folder: Path, *, to_train: bool = False) -> PeftModel:
     """Put a saved adapter on its base model. Strict (LAW 42): a key that does not fit is an error, never skipped."""
     if not (folder / "adapter_model.safetensors").is_file():
         raise InputError("no adapter_model.safetensors here", where=str(folder), cure="run the training again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what peft only warns of (missing keys) is refused below
-            loaded = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False, is_trainable=False)
-            report = loaded.load_adapter(str(folder), adapter_name="default", autocast_adapter_dtype=False)
+            loaded = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False, is_trainable=to_train)
+            report = loaded.load_adapter(
+                str(folder), adapter_name="default", autocast_adapter_dtype=False, is_trainable=to_train
+            )
     except (ValueError, KeyError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(f"the adapter does not fit the model: {error}", where=str(folder)) from None
     missing = [key for key in report.missing_keys if "lora_" in key]

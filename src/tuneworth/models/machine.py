@@ -14,6 +14,9 @@ import torch
 
 from tuneworth.store.cache import cache_folder
 
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+_WORTH_BF16 = 1.2
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -78,6 +81,21 @@ def matrix_rate(dtype: torch.dtype, device: str = "cpu", seconds: float = 0.5) -
             torch.cuda.synchronize()
         best = min(best, (time.perf_counter() - start) / 4)
     return 2 * 2048 * 576 * 1536 / best
+
+
+def choose_precision(machine: Machine) -> tuple[str, str]:
+    """The faster of bf16 and fp32 here, measured, and why; bf16 only where it is worth its coarser numbers."""
+    seconds = 0.1
+    rates = {name: matrix_rate(getattr(torch, DTYPES[name]), machine.device, seconds) for name in DTYPES}
+    fast = rates["bf16"] > _WORTH_BF16 * rates["fp32"]
+    shown = ", ".join(f"{name} {rate / 1e12:.2f}" for name, rate in rates.items())
+    return "bf16" if fast else "fp32", f"measured matrix products in TFLOP/s: {shown} (override: training.precision)"
+
+
+def compute_deterministically() -> None:
+    """From now on torch uses only algorithms that give the same bits each time, and says when it has none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
 
 
 def memory_rate(seconds: float = 0.5) -> float:

@@ -64,9 +64,9 @@ class Run:
                 cure=f"choose one of {usable}",
             )
         record = self.arm(arm)
-        local = local_model(record["model"], this_machine())
+        local = local_model(record["model"], this_machine(), self.plan["settings"]["precision"]["value"])
         if record["family"] == "fine-tune":
-            local.put_on(local.saved_adapter(self.folder.arm(arm) / "model"))
+            local.put_on(self.folder.arm(arm) / "model")
         labels = read_splits(self.folder).labels if record["decoding"] == "constrained" else ()
         return ArmChat(arm, local.chat(labels), record["opening"])
 

@@ -138,6 +138,8 @@ def _identity(task: Task) -> str:
     content = task.model_dump(mode="json", by_alias=True)
     for key in ("train", "validation", "test"):
         content["data"].pop(key)
+    if task.training.from_ is not None:
+        content["training"]["from"] = str(Path(task.training.from_).resolve())
     text = json.dumps(content, sort_keys=True) + _data_sha256(task)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -145,7 +147,13 @@ def _identity(task: Task) -> str:
 def _with_absolute_paths(task: Task) -> Task:
     found = {key: getattr(task.data, key) for key in ("train", "validation", "test")}
     absolute = {key: str(Path(path).resolve()) if path else None for key, path in found.items()}
-    return task.model_copy(update={"data": task.data.model_copy(update=absolute)})
+    start = str(Path(task.training.from_).resolve()) if task.training.from_ else None
+    return task.model_copy(
+        update={
+            "data": task.data.model_copy(update=absolute),
+            "training": task.training.model_copy(update={"from_": start}),
+        }
+    )
 
 
 def _train_path(task: Task) -> Path:

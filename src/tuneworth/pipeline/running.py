@@ -12,12 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from tuneworth.errors import InputError
-from tuneworth.evaluation.arms import SHOT_COUNTS, classical_arm, prompt_arm, skip_arm, tuned_arm
+from tuneworth.evaluation.arms import SHOT_COUNTS, Bench, classical_arm, prompt_arm, skip_arm
 from tuneworth.evaluation.prompts import FULL, SHORT
+from tuneworth.evaluation.tracking import check_trackers
+from tuneworth.evaluation.tuned import Job, tuned_arm
 from tuneworth.evaluation.watching import Silent, Watcher
 from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
-from tuneworth.pipeline.planning import ARMS, CLASSICAL, FEW_SHOT, LORA_FULL, ZERO_SHOT, Workshop, make_plan
+from tuneworth.pipeline.planning import (
+    ARMS,
+    CLASSICAL,
+    FEW_SHOT,
+    LORA_FULL,
+    LORA_SHORT,
+    WEIGHTS_FULL,
+    ZERO_SHOT,
+    Workshop,
+    arms_of,
+    make_plan,
+    recipe_of,
+)
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.reporting import write_report
 from tuneworth.plan import EVALUATIONS
@@ -63,9 +77,9 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
     work = Workshop(task, folder, read_splits(folder), watcher, started)
     if wanted("plan", folder.plan):
         make_plan(work, clock)
-    for name, family in ARMS.items():
+    for name, family in arms_of(task).items():
         stage = "train" if family == "fine-tune" else "baseline"
-        if wanted(stage, folder.arm_record(name)) and (task.arms == "auto" or name in task.arms):
+        if wanted(stage, folder.arm_record(name)):
             started = time.monotonic()
             run_arm(work, name)
             folder.log("arm", name=name, seconds=time.monotonic() - started)
@@ -88,9 +102,20 @@ def run_arm(work: Workshop, name: str) -> None:
     elif name not in plan["trainings"]:
         skip_arm(bench, name, ARMS[name], "the short and the full prompt are the same for this task")
     else:
-        form = bench.form(FULL if name == LORA_FULL else SHORT)
-        rank, alpha = (int(plan["settings"][key]["value"]) for key in ("rank", "alpha"))
-        tuned_arm(bench, name, work.local, form, _settings(work, plan, name), rank, alpha)
+        tuned_arm(bench, name, work.local, _job(work, bench, plan, name))
+
+
+def _job(work: Workshop, bench: Bench, plan: Mapping[str, Any], name: str) -> Job:
+    start, training = work.start, work.task.training
+    return Job(
+        form=bench.form(FULL if name in (LORA_FULL, WEIGHTS_FULL) else SHORT),
+        settings=_settings(work, plan, name),
+        recipe=recipe_of(plan["settings"], name, work.task.seed, start.folder if start else None),
+        seeds=training.seeds,
+        recompute=plan["settings"]["recompute"]["value"] == "on",
+        trackers=training.trackers,
+        provenance=start.provenance() if start else {},
+    )
 
 
 def _settings(work: Workshop, plan: Mapping[str, Any], name: str) -> Settings:
@@ -99,22 +124,27 @@ def _settings(work: Workshop, plan: Mapping[str, Any], name: str) -> Settings:
     return Settings(
         steps=training["steps"],
         batch_size=values["batch_size"],
-        learning_rate=values["learning_rate"],
+        learning_rate=values["learning_rate" if name in (LORA_SHORT, LORA_FULL) else "full_learning_rate"],
         warmup_steps=max(1, round(values["warmup_share"] * training["steps"])),
         evaluate_every=max(1, -(-training["steps"] // EVALUATIONS)),
         seed=work.task.seed,
+        schedule=values["schedule"],
+        maximum_tokens=values["micro_batch_tokens"],
+        patience=work.task.training.patience,
+        evaluation_seconds=training["evaluation_seconds"],
         maximum_seconds=_maximum_seconds(work, plan, name),
         device=work.machine.device,
     )
 
 
 def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
-    """What a training may take at most: its share, or all that the run has left beside what is still to come.
+    """What a training with one seed may take: its share, or all that the run has left beside what is still to come.
 
     A learning rate that falls to zero at the last step makes the last steps worth most, so time that earlier stages
     did not need goes to finishing.
     """
-    share: float = plan["trainings"][name]["seconds"] * 1.05
+    seeds = work.task.training.seeds
+    share: float = plan["trainings"][name]["seconds"] * 1.05 / seeds
     if work.started is None:
         return share
     budget = plan["budget"]
@@ -122,10 +152,13 @@ def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> floa
     judging = budget[name] - plan["trainings"][name]["seconds"]
     spent = time.monotonic() - work.started
     left: float = work.task.budget - spent - judging - later - 0.5 * budget["reserve"]
-    return max(share, left)
+    return max(share, left / seeds)
 
 
 def _check_arms(task: Task) -> None:
+    check_trackers(task.training.trackers)
+    if task.training.from_ is not None:
+        RunFolder.existing(Path(task.training.from_))
     if task.arms != "auto":
         unknown = [name for name in task.arms if name not in ARMS]
         if unknown:

@@ -53,11 +53,14 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A training that is afforded: optimiser steps, epochs that they make, and its seconds (evaluations included)."""
+    """A training that is afforded: optimiser steps and the epochs that they make, of each seed; `seconds` of all seeds,
+    evaluations included, and of one evaluation.
+    """
 
     steps: int
     epochs: float
     seconds: float
+    evaluation_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,13 @@ def allot(
     rates: Rates,
     wanted: Mapping[str, tuple[float, int]],
     choices: Mapping[str, int],
+    seeds: int = 1,
 ) -> Allotment:
     """Divide what is left of the budget.
 
-    `wanted` gives (epochs, batch size) of each arm to train, in order of importance. `choices` gives for each
-    prompting arm how many candidates are tried on validation. Raises InputError when the time is too short to
-    answer even the smallest subset of the test rows.
+    `wanted` gives (epochs, batch size) of each arm to train, in order of importance; each training runs `seeds`
+    times. `choices` gives for each prompting arm how many candidates are tried on validation. Raises InputError when
+    the time is too short to answer even the smallest subset of the test rows.
     """
     left = budget_seconds - spent_seconds - max(_RESERVE_SECONDS, _RESERVE_SHARE * budget_seconds)
     left -= rates.classical
@@ -106,18 +110,19 @@ def allot(
     skipped: dict[str, str] = {}
     for arm, (epochs, batch_size) in wanted.items():
         judging = rates.answer[arm].seconds(test_rows)
-        looking = 1.5 * rates.answer[arm].seconds(rows.validation, EVALUATIONS)  # scores, and the loss
-        a_step = batch_size * rates.train[arm] * _SLACK
+        looking = 1.5 * rates.answer[arm].seconds(rows.validation, EVALUATIONS * seeds)  # scores, and the loss
+        a_step = seeds * batch_size * rates.train[arm] * _SLACK
         room = left - judging - looking
         steps = min(math.ceil(epochs * rows.train / batch_size), int(room / a_step))
         affordable = steps * batch_size / rows.train
         if steps < _MINIMUM_STEPS or affordable < min(_MINIMUM_EPOCHS, epochs):
+            least = min(_MINIMUM_EPOCHS, epochs)
             skipped[arm] = (
                 f"the budget leaves {max(0.0, room):.0f} s for this training, "
-                f"{min(_MINIMUM_EPOCHS, epochs):g} epochs need {_MINIMUM_EPOCHS * rows.train * rates.train[arm]:.0f} s"
+                f"{least:g} epochs need {least * rows.train * rates.train[arm] * seeds:.0f} s"
             )
             continue
-        trainings[arm] = Trained(steps, affordable, steps * a_step + looking)
+        trainings[arm] = Trained(steps, affordable, steps * a_step + looking, looking / EVALUATIONS / seeds)
         seconds[arm] = trainings[arm].seconds + judging
         left -= seconds[arm]
     seconds["reserve"] = budget_seconds - sum(seconds.values())

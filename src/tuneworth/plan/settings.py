@@ -12,6 +12,8 @@ from tuneworth.task import Training
 # rule gives 1.3e-3; 2e-3 did as well or better there (docs/log.md), so the base below is 1.5 times the rule's.
 _BASE_RATE = 5e-5 * 10 * 1.5
 _WIDTH_EXPONENT = 0.78
+_FULL_SHARE = 0.1
+_RSLORA_ALPHA = 8  # at rank 16 the same scale as alpha 32 without the root
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,15 @@ class Setting:
 class TrainingPlan:
     """The settings of a training. `epochs` is what is wanted; the budget may afford fewer."""
 
+    method: Setting
     epochs: Setting
     batch_size: Setting
     learning_rate: Setting
+    full_learning_rate: Setting
     rank: Setting
     alpha: Setting
     warmup_share: Setting
+    schedule: Setting
 
     def to_json(self) -> dict[str, Any]:
         """{name: {value, reason, source}}."""
@@ -56,13 +61,29 @@ def training_plan(chosen: Training, *, train_rows: int, width: int) -> TrainingP
     batch = 16 if train_rows < 3000 else 32
     rate = float(f"{_BASE_RATE * (2000 / width) ** _WIDTH_EXPONENT:.1e}")
     rank = pick("rank", 16, "enough capacity for a task of this size; more costs time and changes little")
+    method = "lora" if chosen.method == "auto" else chosen.method
+    alpha = Setting(2 * int(rank.value), "twice the rank, so that the learning rate does not depend on it", "default")
+    if method == "rslora":
+        alpha = Setting(_RSLORA_ALPHA, "divided by the root of the rank: the scale of lora at rank 16", "default")
+    full_rate = pick("learning_rate", float(f"{_FULL_SHARE * rate:.1e}"), "a tenth of LoRA's: every weight moves")
     return TrainingPlan(
+        method=Setting(method, *_why_method(chosen.method)),
         epochs=pick("epochs", epochs, f"{train_rows:,} rows: few rows need more passes, many rows fewer"),
         batch_size=pick("batch_size", batch, "small enough for many steps, large enough to fill the matrix units"),
-        learning_rate=pick("learning_rate", rate, f"LoRA rule for a model of width {width}, linear decay to 0"),
+        learning_rate=pick("learning_rate", rate, f"LoRA rule for a model of width {width}"),
+        full_learning_rate=full_rate,
         rank=rank,
-        alpha=Setting(
-            2 * int(rank.value), "twice the rank, so that the learning rate does not depend on it", "default"
-        ),
+        alpha=alpha,
         warmup_share=Setting(0.06, "the first steps are small while Adam's averages are young", "default"),
+        schedule=Setting(
+            chosen.schedule,
+            "falls to nothing by the last step" if chosen.schedule == "linear" else "fixed by you",
+            "default" if chosen.schedule == "linear" else "training.schedule",
+        ),
     )
+
+
+def _why_method(chosen: str) -> tuple[str, str]:
+    if chosen == "auto":
+        return "an adapter of a few MB, trained in a fraction of the memory (override: training.method)", "default"
+    return "fixed by you", "training.method"

@@ -29,6 +29,9 @@ def load_task(path: Path | None, overrides: Mapping[str, Any] | None = None) -> 
             for key in ("train", "validation", "test"):
                 if isinstance(data.get(key), str):
                     data[key] = str((path.parent / data[key]).resolve())
+        training = content.get("training")
+        if isinstance(training, dict) and isinstance(training.get("from"), str):
+            training["from"] = str((path.parent / training["from"]).resolve())
     for dotted, value in (overrides or {}).items():
         _put(content, dotted, value)
     return parse_task(content, where=str(path) if path else "command line")

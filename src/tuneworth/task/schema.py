@@ -9,7 +9,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Kind = Literal["auto", "classification", "generation"]
-Method = Literal["auto", "lora"]
+Method = Literal["auto", "lora", "rslora", "dora", "full"]
+Schedule = Literal["linear", "cosine", "warmup-stable-decay"]
+Precision = Literal["auto", "bf16", "fp32"]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -78,11 +81,22 @@ class Decision(Section):
 
 
 class Training(Section):
-    method: Method = Field("auto", description="how weights are trained; auto is lora")
+    method: Method = Field("auto", description="adapters (lora, rslora, dora) or all weights (full); auto is lora")
+    from_: str | None = Field(
+        None, alias="from", description="a run folder: its best fine-tuned arm is where training starts"
+    )
     epochs: float | None = Field(None, gt=0, le=50, description="passes over the training rows")
     batch_size: int | None = Field(None, ge=1, le=256, description="rows in one optimiser step")
     learning_rate: float | None = Field(None, gt=0, le=1, description="peak learning rate")
     rank: int | None = Field(None, ge=1, le=512, description="rank of the LoRA matrices")
+    schedule: Schedule = Field("linear", description="how the learning rate falls after its rise")
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many looks at validation without a better score; never when absent"
+    )
+    seeds: int = Field(1, ge=1, le=10, description="trainings per arm; the best on validation is used")
+    precision: Precision = Field("auto", description="bf16 or fp32; auto is what is measured to be faster here")
+    deterministic: bool = Field(False, description="on a GPU: the same bits each time, somewhat slower")
+    trackers: list[Tracker] = Field([], description="also log to these; their libraries must be installed")
 
 
 class Task(Section):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,17 @@ from tuneworth.models.rows import Tree
 
 # Batches are cut from windows of this many, sorted by length: rows side by side leave few slots of attention empty.
 _WINDOW_BATCHES = 16
+
+
+class HasIds(Protocol):
+    """Anything with token ids: a row, or a pair of rows."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """All token ids."""
+
+
+Item = TypeVar("Item", bound=HasIds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +48,8 @@ class Row:
 class Pack:
     """A packed sequence of T tokens. `source` are the N positions whose next token is trained, `target` [N] those.
 
-    Loss is a sum over the N targets. There is no padding: T tokens are T tokens of the rows, the prefix once.
+    `owner` names the row of each target as an index of `row_ids`, which are in the order given to `pack`. Loss is a
+    sum over the N targets. There is no padding: T tokens are T tokens of the rows, the prefix once.
     """
 
     ids: Tensor  # [1, T]
@@ -44,7 +57,13 @@ class Pack:
     layout: Tree
     source: Tensor  # [N]
     target: Tensor  # [N]
+    owner: Tensor  # [N]
     row_ids: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """What the loss is a sum over, and a step's loss is divided by: the trained tokens."""
+        return len(self.target)
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -61,9 +80,9 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     return batches
 
 
-def micro_batches(rows: Sequence[Row], maximum_tokens: int) -> Iterator[list[Row]]:
+def micro_batches(rows: Sequence[Item], maximum_tokens: int) -> Iterator[list[Item]]:
     """Cut a batch so that no part's attention has over `maximum_tokens` slots (a single longer row stands alone)."""
-    part: list[Row] = []
+    part: list[Item] = []
     longest = 0
     for row in sorted(rows, key=lambda row: len(row.ids)):
         longest = max(longest, len(row.ids))
@@ -85,7 +104,8 @@ def pack(rows: Sequence[Row], *, device: str = "cpu", share: bool = True) -> Pac
     positions = list(range(prefix))
     source: list[int] = []
     target: list[int] = []
-    for row in rows:
+    owner: list[int] = []
+    for number, row in enumerate(rows):
         start = len(ids) - prefix  # the row's token i stands at start + i
         ids += row.ids[prefix:]
         positions += range(prefix, len(row.ids))
@@ -93,12 +113,14 @@ def pack(rows: Sequence[Row], *, device: str = "cpu", share: bool = True) -> Pac
             if row.trained[index]:
                 source.append(start + index - 1)
                 target.append(row.ids[index])
+                owner.append(number)
     return Pack(
         ids=torch.tensor([ids], device=device),
         positions=torch.tensor([positions], device=device),
         layout=Tree.of(prefix, [len(row.ids) - prefix for row in rows], device),
         source=torch.tensor(source, device=device),
         target=torch.tensor(target, device=device),
+        owner=torch.tensor(owner, dtype=torch.long, device=device),
         row_ids=tuple(row.id for row in rows),
     )
 

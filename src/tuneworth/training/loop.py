@@ -1,8 +1,9 @@
-"""The one training loop. Methods differ by what is passed in: which parameters are trained, and the loss.
+"""The one training loop. Methods differ by what is passed in: which parameters are trained, batches, and the loss.
 
-Exactness (LAWS 3, 4, 5): a step's loss is a sum over all its micro-batches divided once by their trained tokens;
-parameters that train in bfloat16 have float32 masters; a checkpoint holds all that the next step depends on, so a
-run that was killed and continued ends with the same weights, bit for bit, as one that was not.
+Exactness (LAWS 3, 4, 5): a step's loss is a sum over all its micro-batches divided once by what it is a sum of (trained
+tokens; pairs for preferences); parameters that train in bfloat16 have float32 masters; a checkpoint holds all that the
+next step depends on, so a run that was killed and continued ends with the same weights, bit for bit, as one that was
+not. The model is in evaluation mode throughout: no method uses dropout (LAWS 22, 36).
 """
 
 from __future__ import annotations
@@ -10,125 +11,118 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tuneworth.errors import InputError, TuneworthError
-from tuneworth.training.batches import Pack, Row, epoch_batches, micro_batches, pack
+from tuneworth.errors import InputError, MachineError, is_out_of_memory
+from tuneworth.training.alarms import RECENT_STEPS, alarm
+from tuneworth.training.batches import epoch_batches, micro_batches
+from tuneworth.training.pace import Pace
+from tuneworth.training.records import (
+    Batches,
+    Checkpoint,
+    DivergedError,
+    Hooks,
+    Loss,
+    Outcome,
+    Settings,
+    Trainable,
+    row_packs,
+)
+from tuneworth.training.schedule import learning_rate
 
-Loss = Callable[[torch.nn.Module, Pack], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the loop needs to know. The learning rate rises linearly over `warmup_steps` and falls linearly to 0.
-
-    `maximum_tokens` bounds a micro-batch; after `maximum_seconds` (resumed time counted in) the training ends early.
-    """
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int
-    evaluate_every: int
-    seed: int
-    clip_norm: float = 1.0
-    maximum_tokens: int = 4096
-    maximum_seconds: float = math.inf
-    device: str = "cpu"
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """All that the rest of a training depends on after `step` steps, as tensors and plain values."""
-
-    step: int
-    tensors: Mapping[str, Tensor]  # master/<name>, first/<name>, second/<name>, best/<name>
-    best_step: int
-    best_score: float
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What the loop calls: each step, each evaluation (returns the score that picks the best step), each save."""
-
-    evaluate: Callable[[], Mapping[str, float]]
-    on_record: Callable[[Mapping[str, Any]], None] = lambda record: None
-    save: Callable[[Checkpoint], None] = lambda checkpoint: None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a training ended. The model holds the weights of `best_step`."""
-
-    steps: int
-    best_step: int
-    best_score: float
-    seconds: float
-    stopped_early: bool
-
-
-def learning_rate(settings: Settings, step: int) -> float:
-    """The learning rate of optimiser step `step` (from 0): linear warm-up, then linear decay to 0 at the end."""
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    left = (settings.steps - step) / max(1, settings.steps - settings.warmup_steps)
-    return settings.learning_rate * left
+Step = Callable[[Sequence[Trainable], int, Settings], dict[str, Any]]
 
 
 def train(
     model: torch.nn.Module,
     parameters: Mapping[str, torch.nn.Parameter],
-    rows: Sequence[Row],
+    rows: Sequence[Trainable],
     settings: Settings,
     loss: Loss,
     hooks: Hooks,
     resume: Checkpoint | None = None,
+    *,
+    batches: Batches = row_packs,
 ) -> Outcome:
     """Train `parameters` of `model` on `rows` and leave the weights of the best evaluation in the model.
 
-    Raises InputError when a row trains no token, TuneworthError when the loss or a gradient is not finite (before
-    the step is taken, naming the rows).
+    Raises InputError when a row trains no token, DivergedError when the loss or a gradient is not finite (before the
+    step is taken, naming the rows, the last good state saved), MachineError when the memory does not suffice for one
+    row.
     """
     empty = [row.id for row in rows if row.trained_tokens == 0]
     if empty or not rows:
         raise InputError(f"{len(empty)} rows have no trained token (first ids: {empty[:5]})", where="training rows")
     masters = _Masters(parameters, settings.learning_rate)
-    state = masters.restore(resume) if resume else _fresh()
+    state = masters.restore(resume) if resume else Checkpoint.fresh()
     started = time.perf_counter() - state.seconds
-    plan = _batch_plan(rows, settings)
-    model.train()
+    plan, pace = _batch_plan(rows, settings), Pace(settings)
+
+    def take(chosen: Sequence[Trainable], step: int, settings: Settings) -> dict[str, Any]:
+        return _step(model, masters, chosen, step, settings, loss, batches)
+
+    model.eval()
     step, seconds = state.step, state.seconds
-    while step < settings.steps and seconds < settings.maximum_seconds:
-        record = _step(model, masters, [rows[i] for i in plan(step)], step, settings, loss)
+    while step < settings.steps and seconds < settings.maximum_seconds and not _out_of_patience(state, settings):
+        chosen = [rows[i] for i in plan(step)]
+        try:
+            record, settings = _step_in_memory(take, masters, chosen, step, settings)
+        except DivergedError:
+            if step > state.step:
+                hooks.save(masters.checkpoint(replace(state, step=step, seconds=seconds)))
+            raise
         step += 1
         seconds = time.perf_counter() - started
-        hooks.on_record(record | {"epoch": step / math.ceil(len(rows) / settings.batch_size), "seconds": seconds})
+        pace.step_took(record["step_seconds"])
+        epoch, left = step / math.ceil(len(rows) / settings.batch_size), pace.seconds_left(step, seconds)
+        record |= {"epoch": epoch, "seconds": seconds, "seconds_left": left}
+        hooks.on_record(record | _warning(record, state.recent_losses, settings.steps))
+        state = replace(state, recent_losses=(*state.recent_losses, record["loss"])[-RECENT_STEPS:])
         last = step == settings.steps or seconds >= settings.maximum_seconds
         if last or step % settings.evaluate_every == 0:
-            model.eval()
             scores = hooks.evaluate()
-            model.train()
             hooks.on_record({"step": step, **scores})
-            if scores["validation_score"] >= state.best_score:
-                state = replace(state, best_step=step, best_score=scores["validation_score"])
-                masters.keep_best()
-            state = replace(state, step=step, seconds=time.perf_counter() - started)
+            state = _judged(state, masters, step, scores["validation_score"])
+            pace.evaluation_took(time.perf_counter() - started - seconds)
+            seconds = time.perf_counter() - started
+            state = replace(state, step=step, seconds=seconds)
             hooks.save(masters.checkpoint(state))
     masters.load_best()
-    model.eval()
-    return Outcome(step, state.best_step, state.best_score, state.seconds, step < settings.steps)
+    return Outcome(step, state.best_step, state.best_score, state.seconds, _ended(state, step, settings))
 
 
-def _fresh() -> Checkpoint:
-    return Checkpoint(step=0, tensors={}, best_step=0, best_score=-math.inf, seconds=0.0)
+def _warning(record: Mapping[str, Any], recent: Sequence[float], steps: int) -> dict[str, str]:
+    warning = record.get("warning") or alarm(record["loss"], recent, record["step"], steps)
+    return {"warning": warning} if warning else {}
 
 
-def _batch_plan(rows: Sequence[Row], settings: Settings) -> Callable[[int], list[int]]:
+def _judged(state: Checkpoint, masters: _Masters, step: int, score: float) -> Checkpoint:
+    """`state` after an evaluation: of equally good steps the latest is kept, but only a better one is progress."""
+    if score < state.best_score:
+        return state
+    masters.keep_best()
+    improved = step if score > state.best_score else state.improved_step
+    return replace(state, best_step=step, best_score=score, improved_step=improved)
+
+
+def _out_of_patience(state: Checkpoint, settings: Settings) -> bool:
+    """Whether the last `patience` evaluations brought nothing better; known from a checkpoint alone."""
+    if settings.patience is None or not state.improved_step:
+        return False
+    return state.step - state.improved_step >= settings.patience * settings.evaluate_every
+
+
+def _ended(state: Checkpoint, step: int, settings: Settings) -> str:
+    if step >= settings.steps:
+        return "steps"
+    return "patience" if _out_of_patience(state, settings) else "time"
+
+
+def _batch_plan(rows: Sequence[Trainable], settings: Settings) -> Callable[[int], list[int]]:
     """Row indices of any step, from (seed, epoch) alone: what a resumed run sees is what it would have seen."""
     lengths = [len(row.ids) for row in rows]
     a_epoch = math.ceil(len(rows) / settings.batch_size)
@@ -144,39 +138,92 @@ def _batch_plan(rows: Sequence[Row], settings: Settings) -> Callable[[int], list
     return of
 
 
+def _step_in_memory(
+    take: Step, masters: _Masters, rows: Sequence[Trainable], step: int, settings: Settings
+) -> tuple[dict[str, Any], Settings]:
+    """A step; out of memory, the same step in micro-batches of half the size, which later steps keep (LAW 3).
+
+    Raises MachineError when that does not fit either.
+    """
+    if (record := _attempt(take, masters, rows, step, settings)) is not None:
+        return record, settings
+    parts = micro_batches(rows, settings.maximum_tokens)
+    largest = max(max(len(row.ids) for row in part) * len(part) for part in parts)
+    smaller = replace(settings, maximum_tokens=min(settings.maximum_tokens, largest) // 2)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if (record := _attempt(take, masters, rows, step, smaller)) is not None:
+        warning = f"out of memory: micro-batches have at most {smaller.maximum_tokens} tokens from now on"
+        return record | {"warning": warning}, smaller
+    longest = max(rows, key=lambda row: len(row.ids))
+    raise MachineError(
+        f"out of memory at step {step + 1}, even in micro-batches of {smaller.maximum_tokens} tokens",
+        where=f"the longest row of the step, {longest.id}, has {len(longest.ids)} tokens",
+        cure="take out the longest rows, train with LoRA, choose a smaller model, or use a machine with more memory",
+    )
+
+
+def _attempt(
+    take: Step, masters: _Masters, rows: Sequence[Trainable], step: int, settings: Settings
+) -> dict[str, Any] | None:
+    """The record of a step, or None, with nothing changed, when the memory does not suffice for it."""
+    try:
+        return take(rows, step, settings)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # What the failed pass holds is freed with the traceback, when this function has returned.
+        masters.drop_gradients()
+    return None
+
+
 def _step(
-    model: torch.nn.Module, masters: _Masters, rows: Sequence[Row], step: int, settings: Settings, loss: Loss
+    model: torch.nn.Module,
+    masters: _Masters,
+    rows: Sequence[Trainable],
+    step: int,
+    settings: Settings,
+    loss: Loss,
+    batches: Batches,
 ) -> dict[str, Any]:
     """One optimiser step over all micro-batches of `rows`; refuses a loss or gradient that is not finite."""
     begin = time.perf_counter()
-    packs = [pack(part, device=settings.device) for part in micro_batches(rows, settings.maximum_tokens)]
-    trained = sum(len(part.target) for part in packs)
+    packs = list(batches(rows, settings.maximum_tokens, settings.device))
+    count = sum(part.count for part in packs)
     total = 0.0
     for part in packs:
         value = loss(model, part)
         total += value.item()
-        (value / trained).backward()
+        (value / count).backward()
         masters.collect_gradients()
     rate = learning_rate(settings, step)
     norm = masters.gradient_norm()
     if not (math.isfinite(total) and math.isfinite(norm)):
         masters.drop_gradients()
-        raise TuneworthError(
-            f"the loss or its gradient is not finite at step {step + 1} (loss {total}, gradient norm {norm})",
-            where="rows " + ", ".join(row.id for row in rows[:8]),
-            cure="lower training.learning_rate, or look at these rows; the last good checkpoint is kept",
-        )
+        raise DivergedError(step + 1, total, norm, _not_finite(model, rows, settings, loss, batches))
     masters.step(rate, min(1.0, settings.clip_norm / (norm + 1e-12)))
     return {
         "step": step + 1,
-        "loss": total / trained,
+        "loss": total / count,
         "learning_rate": rate,
         "grad_norm": norm,
         "tokens": sum(part.ids.shape[1] for part in packs),
-        "trained_tokens": trained,
+        "trained_tokens": sum(len(part.target) for part in packs),
         "rows": len(rows),
         "step_seconds": time.perf_counter() - begin,
     }
+
+
+@torch.no_grad()
+def _not_finite(
+    model: torch.nn.Module, rows: Sequence[Trainable], settings: Settings, loss: Loss, batches: Batches
+) -> list[str]:
+    """The ids of the rows whose own loss is not finite; of all rows when each is, and only the gradient is not."""
+
+    def alone(row: Trainable) -> float:
+        return sum(loss(model, part).item() for part in batches([row], settings.maximum_tokens, settings.device))
+
+    return [row.id for row in rows if not math.isfinite(alone(row))] or [row.id for row in rows]
 
 
 class _Masters:
@@ -209,8 +256,9 @@ class _Masters:
 
     def drop_gradients(self) -> None:
         """Forget all gradients."""
-        for master in self._masters.values():
+        for name, master in self._masters.items():
             master.grad.zero_()  # type: ignore[union-attr]
+            self._parameters[name].grad = None
 
     def step(self, rate: float, scale: float) -> None:
         """One AdamW step at `rate` on gradients times `scale`; the parameters follow their masters."""
@@ -237,7 +285,8 @@ class _Masters:
             tensors[f"master/{name}"] = master
             tensors[f"first/{name}"] = moments["exp_avg"]
             tensors[f"second/{name}"] = moments["exp_avg_sq"]
-        tensors |= {f"best/{name}": best for name, best in self._best.items()}
+        if state.best_step != state.step:  # else the best weights are the masters
+            tensors |= {f"best/{name}": best for name, best in self._best.items()}
         return replace(state, tensors=tensors)
 
     def restore(self, saved: Checkpoint) -> Checkpoint:
@@ -250,7 +299,8 @@ class _Masters:
                 "exp_avg_sq": _fitting(saved.tensors, f"second/{name}", master).clone(),
             }
         if saved.best_step:
-            self._best = {n: _fitting(saved.tensors, f"best/{n}", m).clone() for n, m in self._masters.items()}
+            kept = "master" if saved.best_step == saved.step else "best"
+            self._best = {n: _fitting(saved.tensors, f"{kept}/{n}", m).clone() for n, m in self._masters.items()}
         self._publish(self._masters)
         return saved
 
