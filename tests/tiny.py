@@ -20,6 +20,8 @@ from transformers import (
     MistralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
 from tuneworth.models.attention import ATTENTION
@@ -167,6 +169,10 @@ def tiny_model(
                 **shape, head_dim=8, sliding_window=4, layer_types=layers, query_pre_attn_scalar=8
             )
             model = Gemma3ForCausalLM(config)
+        elif kind == "bias":  # of queries, keys and values
+            model = Qwen2ForCausalLM(Qwen2Config(**shape))
+            for bias in (p for name, p in model.named_parameters() if name.endswith("bias")):
+                torch.nn.init.normal_(bias)
         else:
             model = LlamaForCausalLM(LlamaConfig(**shape))
     return _exact_norms(model.to(dtype)).eval()

@@ -9,7 +9,8 @@ from torch import Tensor
 from tiny import KINDS, all_parameters, close, plain_logits, plain_twin, random_ids, random_row, tiny_model
 from tuneworth.errors import InputError
 from tuneworth.models import attention
-from tuneworth.models.attention import SharedPrefix
+from tuneworth.models import rows as layouts
+from tuneworth.models.rows import Tree
 from tuneworth.training import Pack, Row, answer_loss, pack
 
 
@@ -17,9 +18,14 @@ def packed_logits(model: torch.nn.Module, packed: Pack) -> Tensor:
     return model(input_ids=packed.ids, position_ids=packed.positions, layout=packed.layout, use_cache=False).logits[0]
 
 
+def needed(row: Row) -> int:
+    """Tokens of a row that are computed: up to the last one that predicts, all if the row trains nothing."""
+    return len(row.ids) - 1 if any(row.trained) else len(row.ids)
+
+
 def per_row(logits: Tensor, prefix: int, rows: list[Row]) -> list[Tensor]:
-    """[T, V] of a pack becomes one [tokens of the row, V] each, the prefix in front of every row."""
-    lengths = [len(row.ids) - prefix for row in rows]
+    """[T, V] of a pack becomes one [needed tokens of the row, V] each, the prefix in front of every row."""
+    lengths = [needed(row) - prefix for row in rows]
     return [torch.cat([logits[:prefix], part]) for part in logits[prefix:].split(lengths)]
 
 
@@ -40,7 +46,7 @@ def rows_behind(shared: int, lengths: tuple[int, ...]) -> list[Row]:
 def test_law_3_and_30_packed_logits_equal_each_row_alone(
     kind: str, shared: int, threshold: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_PLAIN_ROW_TOKENS", threshold)
+    monkeypatch.setattr(layouts, "_PLAIN_TOKENS", threshold)
     model = tiny_model(kind)
     twin = plain_twin(model)
     rows = rows_behind(shared, (3, 14, 2, 7))
@@ -49,7 +55,7 @@ def test_law_3_and_30_packed_logits_equal_each_row_alone(
     with torch.no_grad():
         found = per_row(packed_logits(model, packed), shared, rows)
         for row, logits in zip(rows, found, strict=True):
-            assert close(logits, plain_logits(twin, row.ids))
+            assert close(logits, plain_logits(twin, row.ids)[: needed(row)])
 
 
 def test_packed_logits_equal_transformers_eager_attention() -> None:
@@ -58,7 +64,7 @@ def test_packed_logits_equal_transformers_eager_attention() -> None:
     rows = rows_behind(4, (3, 14, 2, 7))
     with torch.no_grad():
         for row, logits in zip(rows, per_row(packed_logits(model, pack(rows)), 4, rows), strict=True):
-            assert close(logits, plain_logits(twin, row.ids), 1e-5)
+            assert close(logits, plain_logits(twin, row.ids)[: needed(row)], 1e-5)
 
 
 @pytest.mark.parametrize("kind", ["gqa", "window"])
@@ -66,21 +72,21 @@ def test_rows_longer_than_the_real_threshold_take_the_fused_path_and_agree(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    fused = attention.scaled_dot_product_attention
+    fused = layouts.scaled_dot_product_attention
 
     def counted(*args: object, **options: object) -> Tensor:
         calls.append(args)
         return fused(*args, **options)
 
-    monkeypatch.setattr(attention, "scaled_dot_product_attention", counted)
+    monkeypatch.setattr(layouts, "scaled_dot_product_attention", counted)
     model = tiny_model(kind)
-    rows = rows_behind(5, (attention._PLAIN_ROW_TOKENS + 3, 12))
+    rows = rows_behind(5, (layouts._PLAIN_TOKENS + 3, 12))
     with torch.no_grad():
         found = per_row(packed_logits(model, pack(rows)), 5, rows)
-        assert len(calls) == 4  # prefix and rows in each of two layers
+        assert len(calls) == (4 if kind == "window" else 2)  # in each of two layers; a window always takes that path
         twin = plain_twin(model)
         for row, logits in zip(rows, found, strict=True):
-            assert close(logits, plain_logits(twin, row.ids))
+            assert close(logits, plain_logits(twin, row.ids)[: needed(row)])
 
 
 @pytest.mark.parametrize("threshold", [256, 0], ids=["plain", "fused"])
@@ -88,7 +94,7 @@ def test_rows_longer_than_the_real_threshold_take_the_fused_path_and_agree(
 def test_law_30_another_row_changes_neither_logits_nor_gradients(
     kind: str, threshold: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_PLAIN_ROW_TOKENS", threshold)
+    monkeypatch.setattr(layouts, "_PLAIN_TOKENS", threshold)
     model = tiny_model(kind)
     parameters = all_parameters(model)
     common = random_ids(5, seed=9)
@@ -114,26 +120,34 @@ def test_law_30_another_row_changes_neither_logits_nor_gradients(
 def test_law_31_no_trained_token_is_predicted_across_a_border() -> None:
     rows = [random_row("a", 3, 4, 1), random_row("b", 2, 5, 2), random_row("c", 6, 1, 3)]
     packed = pack(rows, share=False)
-    ids = packed.ids[0].tolist()
-    starts = [0, 7, 14]
-    assert packed.positions[0].tolist() == [*range(7), *range(7), *range(7)]
-    assert not {start - 1 for start in starts} & set(packed.source.tolist())
-    assert [ids[source + 1] for source in packed.source.tolist()] == packed.target.tolist()
+    ids, positions = packed.ids[0].tolist(), packed.positions[0].tolist()
+    assert positions == [*range(6), *range(6), *range(6)]
+    for source, target, owner in zip(*(x.tolist() for x in (packed.source, packed.target, packed.owner)), strict=True):
+        row, place = rows[owner], positions[source]
+        assert (ids[source], target) == (row.ids[place], row.ids[place + 1])
     assert len(packed.target) == sum(row.trained_tokens for row in rows)
 
 
 def test_law_31_a_row_trained_from_its_first_token_on_predicts_from_inside_itself() -> None:
     rows = [Row("a", (1, 2, 3), (True, True, True)), Row("b", (4, 5, 6), (True, True, True))]
     packed = pack(rows)
-    assert packed.source.tolist() == [0, 1, 3, 4]
+    assert packed.ids[0].tolist() == [1, 2, 4, 5]
+    assert packed.source.tolist() == [0, 1, 2, 3]
     assert packed.target.tolist() == [2, 3, 5, 6]
 
 
-def test_law_16_a_pack_holds_the_rows_tokens_and_no_padding() -> None:
-    rows = rows_behind(6, (3, 14, 2, 7))
+def test_law_16_a_pack_holds_the_needed_tokens_and_no_padding() -> None:
+    rows = rows_behind(6, (3, 14, 2, 7))  # of each the last token predicts nothing
     packed = pack(rows)
-    assert packed.ids.shape == packed.positions.shape == (1, 6 + 3 + 14 + 2 + 7)
-    assert packed.positions[0].tolist() == [*range(6), *(6 + i for n in (3, 14, 2, 7) for i in range(n))]
+    assert packed.ids.shape == packed.positions.shape == (1, 6 + 2 + 13 + 1 + 6)
+    assert packed.positions[0].tolist() == [*range(6), *(6 + i for n in (2, 13, 1, 6) for i in range(n))]
+
+
+def test_tokens_behind_the_last_trained_one_are_not_computed() -> None:
+    row = Row("a", (1, 2, 3, 4, 5, 6), (False, False, True, True, False, False))
+    packed = pack([row])
+    assert packed.ids[0].tolist() == [1, 2, 3]
+    assert packed.target.tolist() == [3, 4]
 
 
 def test_a_shared_prefix_leaves_every_row_the_token_that_predicts_its_first_trained_one() -> None:
@@ -163,7 +177,7 @@ def test_a_layout_of_prefix_alone_is_plain_causal_attention() -> None:
         logits = model(
             input_ids=torch.tensor([ids]),
             position_ids=torch.arange(10)[None],
-            layout=SharedPrefix.of(10, []),
+            layout=Tree.of(10, []),
             use_cache=False,
         ).logits[0]
         assert close(logits, plain_logits(plain_twin(model), ids))
@@ -178,4 +192,4 @@ def test_a_call_without_layout_is_refused() -> None:
 def test_attention_that_is_not_supported_is_refused_by_name(feature: dict[str, object]) -> None:
     q = torch.zeros(1, 4, 3, 8)
     with pytest.raises(InputError, match=next(iter(feature))):
-        attention._attention(torch.nn.Module(), q, q, q, None, layout=SharedPrefix.of(0, [3]), **feature)  # type: ignore[arg-type]
+        attention._attention(torch.nn.Module(), q, q, q, None, layout=Tree.of(0, [3]), **feature)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import torch
 from by_hand import UNEVEN, first_gradients, hand_gradients, hand_loss
 
 from tiny import KINDS, all_parameters, close, plain_twin, random_ids, random_row, tiny_model
-from tuneworth.training import Row, answer_loss, pack
+from tuneworth.training import Row, answer_loss, batches, pack
 
 SYSTEM, OTHER = random_ids(9, seed=90), random_ids(6, seed=91)
 
@@ -47,9 +47,13 @@ BATCHES = {
 }
 
 
+@pytest.mark.parametrize("worth", [1, 32])
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_law_3_and_30_a_packs_loss_and_gradients_are_those_of_its_rows_alone(kind: str, batch: str) -> None:
+def test_law_3_and_30_a_packs_loss_and_gradients_are_those_of_its_rows_alone(
+    kind: str, batch: str, worth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_WORTH_SHARING", worth)
     rows = BATCHES[batch]
     model = tiny_model(kind)
     wanted = hand_gradients(model, rows)
@@ -65,6 +69,17 @@ def test_law_3_and_30_a_packs_loss_and_gradients_are_those_of_its_rows_alone(kin
     for name, parameter in parameters.items():
         assert parameter.grad is not None
         assert close(parameter.grad, wanted[name]), name
+
+
+def test_beginnings_that_some_rows_share_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_WORTH_SHARING", 1)
+    rows = BATCHES["nested"]  # all behind 9 tokens, three of them behind 5 more
+    packed = pack(rows)
+    assert packed.layout.prefix_tokens == len(SYSTEM)
+    assert len(packed.layout.bands) == 3
+    assert packed.ids.shape[1] == sum(len(row.ids) - 1 for row in rows) - 4 * len(SYSTEM) - 2 * 5
+    monkeypatch.setattr(batches, "_WORTH_SHARING", 6)
+    assert len(pack(rows).layout.bands) == 2
 
 
 @pytest.mark.parametrize("batch", BATCHES)

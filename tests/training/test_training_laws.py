@@ -63,7 +63,7 @@ def test_law_1_a_logged_loss_is_the_sum_over_all_parts_divided_once() -> None:
     assert records[0]["loss"] == pytest.approx(wanted, rel=1e-10)
     assert records[0]["trained_tokens"] == 65
     assert records[0]["rows"] == 4
-    assert records[0]["tokens"] == 10 + 40 + 45 + 50
+    assert records[0]["tokens"] == 9 + 39 + 44 + 49  # of each row the last token predicts nothing
 
 
 class Watched:

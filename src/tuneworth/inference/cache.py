@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tuneworth.models.attention import SharedPrefix, attend_prefix, attend_rows
+from tuneworth.models.attention import attend_prefix, attend_rows, padded_slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,7 @@ class RowCache:
         self._keys: list[Tensor] = []  # a layer's [B, K, S, D]
         self._values: list[Tensor] = []
         self.lengths = [0] * rows
-        self._layout = SharedPrefix.of(0, [0] * rows, device)
-        self._starts = self._row = self._place = torch.zeros(0, dtype=torch.long)
+        self._starts = self._row = self._place = self._fill = self._back = torch.zeros(0, dtype=torch.long)
         self._longest = 0
 
     def feed(self, counts: Sequence[int], starts: Sequence[int] | None = None) -> list[int]:
@@ -74,7 +73,8 @@ class RowCache:
         self.lengths = [start + count for start, count in zip(starts, counts, strict=True)]
         self._longest = max(self.lengths)
         places = [start + i for start, count in zip(starts, counts, strict=True) for i in range(count)]
-        self._layout = SharedPrefix.of(0, counts, self._device)
+        fill, _, back = padded_slots(counts)
+        self._fill, self._back = fill.to(self._device), back.to(self._device)
         self._starts = torch.tensor(starts, device=self._device)
         self._row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self._device)
         self._place = torch.tensor(places, device=self._device)
@@ -91,7 +91,7 @@ class RowCache:
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
     ) -> Tensor:
         """See models.attention.Layout."""
-        rows = self._layout.rows
+        rows = len(self.lengths)
         if layer == len(self._keys):
             room = key.new_zeros(rows, key.shape[1], self._slots, key.shape[3])
             self._keys.append(room)
@@ -103,7 +103,7 @@ class RowCache:
         else:
             shared_key, shared_value = key[0, :, :0], value[0, :, :0]
         out = attend_rows(
-            query[0].index_select(1, self._layout.slots).unflatten(1, (rows, -1)).transpose(0, 1),
+            query[0].index_select(1, self._fill).unflatten(1, (rows, -1)).transpose(0, 1),
             self._keys[layer][:, :, : self._longest],
             self._values[layer][:, :, : self._longest],
             shared_key,
@@ -112,4 +112,4 @@ class RowCache:
             window=window,
             offsets=self._starts,
         )
-        return out.index_select(1, self._layout.back)
+        return out.index_select(1, self._back)

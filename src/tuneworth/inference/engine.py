@@ -39,7 +39,7 @@ class Engine:
         self._device = device
         self._batch_tokens = batch_tokens
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -74,7 +74,7 @@ class Engine:
             on_done(len(batch))
         return [answer for answer in answers if answer is not None]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def stream(
         self, prompt: Sequence[int], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
     ) -> Iterator[int]:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from tuneworth.errors import InputError
+from tuneworth.models.blocks import fuse_blocks, release_blocks
 from tuneworth.models.fused import fuse_lora
 
 Model: TypeAlias = PreTrainedModel
@@ -40,7 +41,15 @@ def add_lora(model: PreTrainedModel, *, rank: int, alpha: int, seed: int, method
         torch.manual_seed(seed)
         tuned = get_peft_model(model, config, autocast_adapter_dtype=False)
     fuse_lora(tuned)
+    fuse_blocks(tuned)
     return tuned
+
+
+def remove_adapter(model: PeftModel) -> PreTrainedModel:
+    """The model below, as it was before the adapter."""
+    release_blocks(model)
+    below: PreTrainedModel = model.unload()
+    return below
 
 
 def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
@@ -77,4 +86,5 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, to_train: bool = False
             where=str(folder),
         )
     fuse_lora(loaded)
+    fuse_blocks(loaded)
     return loaded.eval()

@@ -1,8 +1,9 @@
 """Attention over rows that share a prefix, as one function for training, scoring and generation.
 
-Every forward pass of this project runs on one packed sequence (batch 1) whose structure is a *layout*. The
-function is registered with transformers' attention interface under the name `tuneworth`, so any causal model
-that uses the interface works unpatched; the layout travels as a keyword argument of `model.forward`.
+Every forward pass of this project runs on one packed sequence (batch 1) whose structure is a *layout*: models/rows
+has that of training, inference/cache that of generation. The function is registered with transformers' attention
+interface under the name `tuneworth`, so any causal model that uses the interface works unpatched; the layout travels
+as a keyword argument of `model.forward`.
 
 Shapes: P prefix tokens, B rows, L tokens a row (padded right), H query heads, K key/value heads, G = H / K,
 D head size.
@@ -11,7 +12,6 @@ D head size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -36,47 +36,18 @@ class Layout(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SharedPrefix:
-    """A sequence [prefix P | rows]: the prefix attends to itself, each row to prefix and itself.
+def padded_slots(lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of these lengths, one behind the other in R tokens, as N = rows x longest slots.
 
-    The rows lie one after the other, R tokens in all, without padding. Attention works on B x L slots, L being the
-    longest row: `slots` [B*L] names the row token that fills each slot (padding repeats token 0, which nothing
-    reads), `back` [R] the slot of each row token.
+    `slots` [N] names the token in each slot (padding repeats token 0), `filled` [N] the slots that are no padding,
+    `back` [R] the slot of each token.
     """
-
-    prefix_tokens: int
-    rows: int
-    slots: Tensor
-    back: Tensor
-
-    @classmethod
-    def of(cls, prefix_tokens: int, lengths: Sequence[int], device: str = "cpu") -> SharedPrefix:
-        """The layout of rows with these lengths in tokens behind a shared prefix."""
-        longest = max(lengths, default=0)
-        length = torch.tensor(lengths, dtype=torch.long)
-        filled = torch.arange(longest)[None, :] < length[:, None]
-        back = filled.flatten().nonzero()[:, 0]
-        slots = torch.zeros(len(lengths) * longest, dtype=torch.long)
-        slots[back] = torch.arange(len(back))
-        return cls(prefix_tokens, len(lengths), slots.to(device), back.to(device))
-
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
-    ) -> Tensor:
-        """See Layout."""
-        prefix, rows = self.prefix_tokens, self.rows
-        parts = []
-        if prefix:
-            parts.append(attend_prefix(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], scaling, window))
-        if rows:
-            q, k, v = (
-                x[0, :, prefix:].index_select(1, self.slots).unflatten(1, (rows, -1)).transpose(0, 1)
-                for x in (query, key, value)
-            )
-            out = attend_rows(q, k, v, key[0, :, :prefix], value[0, :, :prefix], scaling=scaling, window=window)
-            parts.append(out.index_select(1, self.back))
-        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+    longest = max(lengths, default=0)
+    filled = (torch.arange(longest)[None, :] < torch.tensor(lengths, dtype=torch.long)[:, None]).flatten()
+    back = filled.nonzero()[:, 0]
+    slots = torch.zeros(len(filled), dtype=torch.long)
+    slots[back] = torch.arange(len(back))
+    return slots, filled, back
 
 
 def attend_prefix(query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Tensor:

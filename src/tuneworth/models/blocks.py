@@ -27,7 +27,11 @@ from tuneworth.models.kernels import norm_backward, norm_into, rotate, swiglu_ba
 from tuneworth.models.rows import Tree
 
 # Blocks whose forward pass is exactly the one below; where their attention's window is found, if it has one.
-_KNOWN = {"LlamaDecoderLayer": None, "MistralDecoderLayer": "config.sliding_window", "Qwen2DecoderLayer": "sliding_window"}
+_KNOWN = {
+    "LlamaDecoderLayer": None,
+    "MistralDecoderLayer": "config.sliding_window",
+    "Qwen2DecoderLayer": "sliding_window",
+}
 
 
 def fuse_blocks(model: torch.nn.Module) -> None:
@@ -69,14 +73,14 @@ class _Block:
         """hidden_states [1, T, H] -> [1, T, H]; the cosines and sines of the positions are [1, T, D]."""
         x = hidden_states[0]
         cos, sin = position_embeddings[0][0], position_embeddings[1][0]
-        wide = _NormProject.apply(x, self._norms[0], self._qkv, *self._qkv.parameters)
+        wide = _run(_NormProject, x, self._norms[0], self._qkv, *self._qkv.parameters)
         if isinstance(layout, Tree):
             attended = layout.attend_wide(wide, (cos, sin), self._shape, self._scaling, self._window)
         else:
             attended = self._attend(layout, rotate(wide, cos, sin, *self._shape))
-        x = _ProjectAdd.apply(attended, x, self._out, *self._out.parameters)
+        x = _run(_ProjectAdd, attended, x, self._out, *self._out.parameters)
         parameters = (*self._gate_up.parameters, *self._down.parameters)
-        return _GatedMlp.apply(x, self._norms[1], self._gate_up, self._down, *parameters)[None]  # type: ignore[no-any-return]
+        return _run(_GatedMlp, x, self._norms[1], self._gate_up, self._down, *parameters)[None]
 
     def _attend(self, layout: Layout, wide: Tensor) -> Tensor:
         kv_heads, size = self._shape
@@ -88,6 +92,11 @@ class _Block:
         """Give the weights back to their layers."""
         for matrix in (self._qkv, self._out, self._gate_up, self._down):
             matrix.release()
+
+
+def _run(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
+    out: Tensor = function.apply(*inputs)
+    return out
 
 
 def _blocks(model: torch.nn.Module) -> Iterator[Any]:
@@ -108,10 +117,10 @@ def _fits(layer: Any) -> bool:
 
 def _window(layer: Any) -> int | None:
     path = _KNOWN[type(layer).__name__]
-    found = layer.self_attn
+    found = layer.self_attn if path else None
     for name in path.split(".") if path else ():
         found = getattr(found, name, None)
-    return found if path else None
+    return found
 
 
 class Matrix:
@@ -205,7 +214,7 @@ class _NormProject(torch.autograd.Function):
     """x [T, I] -> RMSNorm -> linear layers [T, O]."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: torch.nn.Module, matrix: Matrix, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, norm: Any, matrix: Matrix, *parameters: Tensor) -> Tensor:
         matrix.refresh()
         wide = matrix.wide_input(x)
         norm_into(wide[:, : matrix.inputs], x, norm.weight, _epsilon(norm))
@@ -256,9 +265,7 @@ class _GatedMlp(torch.autograd.Function):
     """x [T, H] -> x + down(silu(gate) * up) of its RMSNorm [T, H]."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, norm: torch.nn.Module, gate_up: Matrix, down: Matrix, *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, norm: Any, gate_up: Matrix, down: Matrix, *parameters: Tensor) -> Tensor:
         gate_up.refresh()
         down.refresh()
         wide = gate_up.wide_input(x)
@@ -306,5 +313,5 @@ def _bias_of(base: torch.nn.Linear) -> Tensor:
     return base.bias if base.bias is not None else base.weight.new_zeros(base.weight.shape[0])
 
 
-def _epsilon(norm: torch.nn.Module) -> float:
-    return float(norm.variance_epsilon)  # type: ignore[arg-type]
+def _epsilon(norm: Any) -> float:
+    return float(norm.variance_epsilon)

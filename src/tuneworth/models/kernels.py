@@ -106,6 +106,15 @@ def swiglu_backward(out: Tensor, gradient: Tensor, gate_up: Tensor) -> Tensor:
 
 
 @kernel
+def softmax_in_place(logits: Tensor) -> Tensor:
+    """The softmax of logits [N, V] in their place; returns the logarithms of the sums of their exponentials [N]."""
+    exact = logits.to(precise(logits))
+    total = torch.logsumexp(exact, -1)
+    logits.copy_(torch.exp(exact - total[:, None]))
+    return total
+
+
+@kernel
 def rotate_to_slots(
     wide: Tensor, cos: Tensor | None, sin: Tensor | None, slots: Tensor, kv_heads: int, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:

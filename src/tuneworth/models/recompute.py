@@ -27,13 +27,16 @@ def recomputed(model: torch.nn.Module) -> Iterator[None]:
     Loss and gradients stay the same (LAW 43); a step takes about a third longer.
     """
     blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    before = [vars(block).get("forward") for block in blocks]
     for block in blocks:
         block.forward = _recomputing(block.forward)
     try:
         yield
     finally:
-        for block in blocks:
+        for block, forward in zip(blocks, before, strict=True):
             del block.forward
+            if forward is not None:
+                block.forward = forward
 
 
 def _recomputing(plain: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from tuneworth.models.attention import padded_slots
 from tuneworth.models.kernels import (
     rotate_from_slots,
     rotate_to_slots,
@@ -101,7 +102,7 @@ class Tree:
         size, kv_heads = query.shape[-1], key.shape[1]
         wide = torch.cat([query[0], key[0], value[0]]).transpose(0, 1).flatten(1)
         out = self.attend_wide(wide, None, (kv_heads, size), scaling, window)
-        return out.unflatten(1, (-1, size))[None]
+        return out.view(1, len(wide), -1, size)
 
     def attend_wide(
         self,
@@ -120,7 +121,9 @@ class Tree:
         counts = [len(band.back) for band in self.bands]
         parts = wide.split(counts)
         turns = [None] * len(parts) if angles is None else zip(*(angle.split(counts) for angle in angles), strict=True)
-        out, keys, values = [], [], []
+        out: list[Tensor] = []
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
         root: tuple[Tensor, Tensor] | None = None
         for index, (band, part, turn) in enumerate(zip(self.bands, parts, turns, strict=True)):
             cos, sin = turn if turn is not None else (None, None)
@@ -151,7 +154,8 @@ def _band(segments: Sequence[Segment], members: Sequence[int], places: _Places, 
     longest = max(segments[index].tokens for index in members)
     chains: list[list[int]] = []  # the ancestors of each member, from the top
     for index in members:
-        chain, parent = [], segments[index].parent
+        chain: list[int] = []
+        parent = segments[index].parent
         while parent is not None:
             chain.insert(0, parent)
             parent = segments[parent].parent
@@ -160,18 +164,14 @@ def _band(segments: Sequence[Segment], members: Sequence[int], places: _Places, 
     before = [[place for i in chain for place in places.positions[i]] for chain in chains]
     deepest = max(map(len, above))
     starts = [prefix + len(slots) for slots in above]
-    lengths = torch.tensor([segments[index].tokens for index in members])
-    filled = torch.arange(longest)[None, :] < lengths[:, None]
-    back = filled.flatten().nonzero()[:, 0]
-    slots = torch.zeros(len(members) * longest, dtype=torch.long)
-    slots[back] = torch.arange(len(back))
+    slots, filled, back = padded_slots([segments[index].tokens for index in members])
     query_positions = torch.tensor(starts)[:, None] + torch.arange(longest)[None, :]
     # A key that is padding lies behind every query.
     far = int(query_positions.max()) + 1
     key_positions = torch.full((len(members), deepest + longest), far)
     for row, positions in enumerate(before):
         key_positions[row, : len(positions)] = torch.tensor(positions, dtype=torch.long)
-    key_positions[:, deepest:] = torch.where(filled, query_positions, far)
+    key_positions[:, deepest:] = torch.where(filled.view(len(members), longest), query_positions, far)
     for row, index in enumerate(members):
         first = places.used + row * longest
         places.slots.append(list(range(first, first + segments[index].tokens)))
@@ -181,7 +181,7 @@ def _band(segments: Sequence[Segment], members: Sequence[int], places: _Places, 
     # A query in padding sees its segment's first key at least: no row of the softmax is empty.
     allowed = key_positions[:, None, :] <= query_positions[:, :, None]
     names = torch.tensor(padded, dtype=torch.long).flatten() if deepest else None
-    return Band(len(members), slots, filled.flatten(), back, names, allowed, query_positions, key_positions)
+    return Band(len(members), slots, filled, back, names, allowed, query_positions, key_positions)
 
 
 def _moved(band: Band, device: str) -> Band:
@@ -264,7 +264,8 @@ class _ToSlots(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value = gradients
-        return rotate_from_slots(query, key, value, *ctx.turn, ctx.band.back), None, None, None, None
+        cos, sin = ctx.turn
+        return rotate_from_slots(query, key, value, cos, sin, ctx.band.back), None, None, None, None
 
 
 class _Plain(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tuneworth.errors import InputError
-from tuneworth.models.adapters import Adapter, Model, add_lora, load_adapter, save_adapter, trainable
+from tuneworth.models.adapters import Adapter, Model, add_lora, load_adapter, remove_adapter, save_adapter, trainable
 from tuneworth.models.weights import load_weights, put_back, save_weights, snapshot, unfreeze
 
 FULL_METHOD = "full"
@@ -63,8 +63,7 @@ class TunedAdapter:
 
     def remove(self) -> Model:
         """See Tuned."""
-        model: Model = self.model.unload()
-        return model
+        return remove_adapter(self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def tune(model: Model, recipe: Recipe) -> Tuned:
     loaded = load_adapter(model, recipe.start, to_train=True)
     rank = loaded.peft_config["default"].r
     if rank != recipe.rank:
-        loaded.unload()
+        remove_adapter(loaded)
         raise InputError(
             f"the adapter to continue from has rank {rank}, training.rank is {recipe.rank}",
             where=str(recipe.start),

@@ -1,4 +1,4 @@
-"""Rows of token ids become batches of one packed sequence each: [shared prefix | row | row | ...].
+"""Rows of token ids become batches of one packed sequence each: shared beginnings, then what each row has for itself.
 
 The order depends only on (seed, epoch); each epoch is a permutation of the rows; the last batch may be smaller.
 """
@@ -13,10 +13,13 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from tuneworth.models.rows import Tree
+from tuneworth.models.rows import Segment, Tree
 
 # Batches are cut from windows of this many, sorted by length: rows side by side leave few slots of attention empty.
 _WINDOW_BATCHES = 16
+# A beginning that only some rows of a batch share is computed once from so many tokens on: another band of attention
+# costs about as much as these.
+_WORTH_SHARING = 32
 
 
 class HasIds(Protocol):
@@ -81,12 +84,16 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
 
 
 def micro_batches(rows: Sequence[Item], maximum_tokens: int) -> Iterator[list[Item]]:
-    """Cut a batch so that no part's attention has over `maximum_tokens` slots (a single longer row stands alone)."""
+    """Cut a batch so that no part has over `maximum_tokens` slots of attention (a single longer row stands alone).
+
+    The beginning that all rows share counts once, since it is computed once.
+    """
+    shared = _common(rows, min((len(row.ids) for row in rows), default=0))
     part: list[Item] = []
     longest = 0
     for row in sorted(rows, key=lambda row: len(row.ids)):
-        longest = max(longest, len(row.ids))
-        if part and longest * (len(part) + 1) > maximum_tokens:
+        longest = max(longest, len(row.ids) - shared)
+        if part and shared + longest * (len(part) + 1) > maximum_tokens:
             yield part
             part = []
         part.append(row)
@@ -95,29 +102,37 @@ def micro_batches(rows: Sequence[Item], maximum_tokens: int) -> Iterator[list[It
 
 
 def pack(rows: Sequence[Row], *, device: str = "cpu", share: bool = True) -> Pack:
-    """Rows side by side behind the beginning that all of them share (computed once when `share`).
+    """Rows behind the beginnings that they share, each of which is computed once when `share`.
 
-    At least one token before the first trained one stays with its row, since it predicts it.
+    At least one token before the first trained one stays with its row, since it predicts it; tokens behind the last
+    one that predicts are left out, since nothing is computed from them.
     """
-    prefix = _shared_tokens(rows) if share and len(rows) > 1 else 0
-    ids = list(rows[0].ids[:prefix])
-    positions = list(range(prefix))
+    ends = [_last_needed(row) + 1 for row in rows]
+    limits = [row.trained.index(True, 1) - 1 if row.trained_tokens else len(row.ids) - 1 for row in rows]
+    root = _common(rows, min(limits)) if share and len(rows) > 1 else 0
+    parts = _parts(rows, limits, ends, root) if share else [_Part((n,), 0, end, None) for n, end in enumerate(ends)]
+    ids = list(rows[0].ids[:root])
+    positions = list(range(root))
     source: list[int] = []
     target: list[int] = []
     owner: list[int] = []
-    for number, row in enumerate(rows):
-        start = len(ids) - prefix  # the row's token i stands at start + i
-        ids += row.ids[prefix:]
-        positions += range(prefix, len(row.ids))
-        for index in range(max(prefix, 1), len(row.ids)):
-            if row.trained[index]:
+    for part in parts:
+        row = rows[part.rows[0]]
+        start = len(ids) - part.start  # the row's token i stands at start + i
+        ids += row.ids[part.start : part.stop]
+        positions += range(part.start, part.stop)
+        if len(part.rows) > 1:
+            continue
+        for index in range(max(part.start, 1), part.stop + 1):
+            if index < len(row.ids) and row.trained[index]:
                 source.append(start + index - 1)
                 target.append(row.ids[index])
-                owner.append(number)
+                owner.append(part.rows[0])
+    segments = [Segment(part.stop - part.start, part.parent) for part in parts]
     return Pack(
         ids=torch.tensor([ids], device=device),
         positions=torch.tensor([positions], device=device),
-        layout=Tree.of(prefix, [len(row.ids) - prefix for row in rows], device),
+        layout=Tree.of_segments(root, segments, device),
         source=torch.tensor(source, device=device),
         target=torch.tensor(target, device=device),
         owner=torch.tensor(owner, dtype=torch.long, device=device),
@@ -125,10 +140,53 @@ def pack(rows: Sequence[Row], *, device: str = "cpu", share: bool = True) -> Pac
     )
 
 
-def _shared_tokens(rows: Sequence[Row]) -> int:
-    first, last = min(row.ids for row in rows), max(row.ids for row in rows)
-    most = min(row.trained.index(True) - 1 if True in row.trained else len(row.ids) - 1 for row in rows)
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Tokens start to stop of `rows`: of one row its last ones, of several a beginning that they share."""
+
+    rows: tuple[int, ...]
+    start: int
+    stop: int
+    parent: int | None
+
+
+def _parts(rows: Sequence[Row], limits: Sequence[int], ends: Sequence[int], root: int) -> list[_Part]:
+    """What rows share behind the root, and what each has for itself: parents first, one depth after the other."""
+    parts: list[_Part] = []
+    level: list[tuple[int | None, list[int], int]] = [(None, list(range(len(rows))), root)]
+    while level:
+        below: list[tuple[int | None, list[int], int]] = []
+        for parent, members, start in level:
+            groups: dict[tuple[int, ...], list[int]] = {}
+            for row in members:
+                head = rows[row].ids[start : start + _WORTH_SHARING]
+                alone = limits[row] - start < _WORTH_SHARING
+                groups.setdefault((-1, row) if alone else head, []).append(row)
+            for group in groups.values():
+                if len(group) == 1:
+                    parts.append(_Part((group[0],), start, ends[group[0]], parent))
+                    continue
+                stop = _common([rows[row] for row in group], min(limits[row] for row in group))
+                below.append((len(parts), group, stop))
+                parts.append(_Part(tuple(group), start, stop, parent))
+        level = below
+    return parts
+
+
+def _common(rows: Sequence[HasIds], most: int) -> int:
+    """Tokens, `most` at most, with which all rows begin."""
+    if not rows:
+        return 0
+    ordered = [tuple(row.ids) for row in rows]
+    first, last = min(ordered), max(ordered)
     shared = 0
-    while shared < min(most, len(first), len(last)) and first[shared] == last[shared]:
+    while shared < most and first[shared] == last[shared]:
         shared += 1
     return shared
+
+
+def _last_needed(row: Row) -> int:
+    """The last token from which something is predicted; of a row that trains nothing, its last token."""
+    if not row.trained_tokens:
+        return len(row.ids) - 1
+    return len(row.ids) - 2 - row.trained[::-1].index(True)

@@ -3,31 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import log_softmax
 
+from tuneworth.models.kernels import precise, softmax_in_place
 from tuneworth.training.batches import Pack, Row, micro_batches, pack
+
+# Their logits are a plain linear layer of the last hidden states; others may scale or bend them.
+_PLAIN_HEADS = frozenset(["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"])
+# Logits of so many tokens are held at a time.
+_TOKENS_AT_ONCE = 256
 
 
 def answer_loss(model: torch.nn.Module, pack: Pack) -> Tensor:
-    """Sum over the trained tokens of -log p(token | everything before it in its row), in float32 or better.
+    """Sum over the trained tokens of -log p(token | everything before it in its row), in float32 or better."""
+    return -token_log_probabilities(model, pack).sum()
 
-    Logits are computed at the trained positions only.
+
+def token_log_probabilities(model: Any, pack: Pack) -> Tensor:
+    """[N]: log p of each target of the pack, in float32 or better.
+
+    Logits are computed at the trained positions only, and where the head is a plain linear layer, of a few of them at
+    a time: no matrix of tokens by vocabulary is held.
     """
-    logits = model(
-        input_ids=pack.ids,
-        position_ids=pack.positions,
-        layout=pack.layout,
-        use_cache=False,
-        logits_to_keep=pack.source,
-    ).logits[0]
-    precise = torch.promote_types(logits.dtype, torch.float32)
-    return cross_entropy(logits.to(precise), pack.target, reduction="sum")
+    inputs = {"input_ids": pack.ids, "position_ids": pack.positions, "layout": pack.layout, "use_cache": False}
+    head = _plain_head(model)
+    if head is None:
+        logits = model(**inputs, logits_to_keep=pack.source).logits[0]
+        return log_softmax(logits.to(precise(logits)), -1).gather(1, pack.target[:, None])[:, 0]
+    hidden = _body(model)(**inputs).last_hidden_state[0]
+    out: Tensor = _LogProbabilities.apply(hidden[pack.source], head.weight, pack.target)  # type: ignore[no-untyped-call]
+    return out
 
 
-@torch.inference_mode()
+class _LogProbabilities(torch.autograd.Function):
+    """hidden [N, H], weight [V, H], target [N] -> log p(target) [N]."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+        needs_hidden, needs_weight, _ = ctx.needs_input_grad
+        # d log p / d hidden = weight[target] - p weight: with a frozen head it is found along the way.
+        slope = torch.empty_like(hidden) if needs_hidden and not needs_weight else None
+        found = hidden.new_empty(len(target), dtype=precise(hidden))
+        for part in _chunks(len(target)):
+            logits = hidden[part] @ weight.t()
+            wanted = logits.gather(1, target[part, None])[:, 0].to(found.dtype)
+            found[part] = wanted - softmax_in_place(logits)
+            if slope is not None:
+                slope[part] = weight[target[part]] - logits @ weight
+        ctx.save_for_backward(hidden, weight, target, slope)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, target, slope = ctx.saved_tensors
+        gradient = gradients[0][:, None].to(hidden.dtype)
+        if slope is not None:
+            return slope * gradient, None, None
+        to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        to_weight = torch.zeros_like(weight, dtype=precise(weight))
+        for part in _chunks(len(target)):
+            logits = hidden[part] @ weight.t()
+            softmax_in_place(logits)
+            logits.neg_()
+            logits[torch.arange(len(logits), device=logits.device), target[part]] += 1
+            logits *= gradient[part]
+            if to_hidden is not None:
+                to_hidden[part] = logits @ weight
+            to_weight += logits.t() @ hidden[part]
+        return to_hidden, to_weight.to(weight.dtype), None
+
+
+def _chunks(tokens: int) -> list[slice]:
+    return [slice(start, start + _TOKENS_AT_ONCE) for start in range(0, tokens, _TOKENS_AT_ONCE)]
+
+
+def _plain_head(model: Any) -> torch.nn.Linear | None:
+    """The output layer, if logits are that layer of the last hidden states and nothing else."""
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = whole.get_output_embeddings() if type(whole).__name__ in _PLAIN_HEADS else None
+    return head if type(head) is torch.nn.Linear and head.bias is None else None
+
+
+def _body(model: Any) -> Any:
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return whole.get_decoder()
+
+
+@torch.no_grad()
 def total_loss(model: torch.nn.Module, rows: Sequence[Row], maximum_tokens: int, device: str) -> float:
     """Mean negative log-likelihood per trained token over all rows: one sum, divided once (LAW 15)."""
     loss, trained = 0.0, 0

@@ -13,10 +13,11 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, logsigmoid
+from torch.nn.functional import logsigmoid
 
 from tuneworth.errors import InputError
 from tuneworth.training.batches import Pack, Row, micro_batches, pack
+from tuneworth.training.loss import token_log_probabilities
 from tuneworth.training.records import Loss
 
 
@@ -70,15 +71,7 @@ def pair_packs(pairs: Sequence[Pair], maximum_tokens: int, device: str) -> Itera
 
 def answer_log_probabilities(model: torch.nn.Module, packed: Pack) -> Tensor:
     """[rows of the pack]: the sum of log p(token | everything before it in its row) over the trained tokens."""
-    logits = model(
-        input_ids=packed.ids,
-        position_ids=packed.positions,
-        layout=packed.layout,
-        use_cache=False,
-        logits_to_keep=packed.source,
-    ).logits[0]
-    precise = torch.promote_types(logits.dtype, torch.float32)
-    of_tokens = -cross_entropy(logits.to(precise), packed.target, reduction="none")
+    of_tokens = token_log_probabilities(model, packed)
     return of_tokens.new_zeros(len(packed.row_ids)).index_add(0, packed.owner, of_tokens)
 
 

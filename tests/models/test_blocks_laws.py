@@ -1,0 +1,183 @@
+"""Fused decoder blocks compute what transformers and peft compute, to the last digits of float64."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tiny import close, random_ids, random_row, tiny_model
+from tuneworth.inference import Engine
+from tuneworth.models import kernels
+from tuneworth.models.adapters import add_lora, remove_adapter, trainable
+from tuneworth.models.blocks import fuse_blocks, release_blocks
+from tuneworth.training import answer_loss, pack
+
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+KINDS = ("gqa", "mha", "window", "bias")
+
+
+def frozen(kind: str) -> PreTrainedModel:
+    return tiny_model(kind).requires_grad_(False)
+
+
+def tuned(kind: str, layers: tuple[str, ...] = LAYERS, **changes: object) -> torch.nn.Module:
+    config = LoraConfig(r=3, lora_alpha=7, target_modules=list(layers), task_type="CAUSAL_LM", **changes)  # type: ignore[arg-type]
+    torch.manual_seed(3)
+    model = get_peft_model(frozen(kind), config, autocast_adapter_dtype=False)
+    for parameter in trainable(model).values():  # B starts at zero; nothing would be shown with it
+        with torch.no_grad():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def outcome(model: torch.nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
+    rows = [random_row(str(n), 4 + 3 * n, 3, seed=n, shared=random_ids(5, seed=1)) for n in range(4)]
+    loss = answer_loss(model, pack(rows))
+    loss.backward()
+    return loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def fused_layers(model: torch.nn.Module) -> int:
+    return sum("forward" in vars(module) for module in model.modules() if type(module).__name__.endswith("Layer"))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for a renamed attribute
+@pytest.mark.parametrize("kind", KINDS)
+def test_law_3_loss_and_gradients_of_fused_blocks_are_those_of_plain_ones(kind: str) -> None:
+    plain, fused = tuned(kind), tuned(kind)
+    fuse_blocks(fused)
+    assert fused_layers(fused) == 2
+    (wanted, wanted_gradients), (found, gradients) = outcome(plain), outcome(fused)
+    assert close(found, wanted)
+    assert gradients.keys() == wanted_gradients.keys()
+    for parameter, gradient in gradients.items():
+        assert close(gradient, wanted_gradients[parameter]), parameter
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_law_41_any_set_of_layers_may_have_adapters() -> None:
+    subsets = [s for size in (1, 2, 6) for s in itertools.combinations(LAYERS, size)]
+    for layers in subsets:
+        plain, fused = tuned("bias", layers), tuned("bias", layers)
+        fuse_blocks(fused)
+        (wanted, wanted_gradients), (found, gradients) = outcome(plain), outcome(fused)
+        assert close(found, wanted), layers
+        assert all(close(gradients[p], wanted_gradients[p]) for p in wanted_gradients), layers
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "changes", [{"rank_pattern": {"k_proj": 2}, "alpha_pattern": {"up_proj": 1}}, {"use_rslora": True}]
+)
+def test_each_adapter_keeps_its_own_rank_and_scale(changes: dict[str, object]) -> None:
+    plain, fused = tuned("gqa", **changes), tuned("gqa", **changes)
+    fuse_blocks(fused)
+    assert close(outcome(fused)[0], outcome(plain)[0])
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_changed_adapter_is_seen_at_the_next_pass() -> None:
+    model = add_lora(tiny_model(), rank=2, alpha=4, seed=1)
+    before = outcome(model)[0]
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter.add_(0.3)
+    changed = outcome(model)[0]
+    assert not close(changed, before, 1e-3)
+    release_blocks(model)
+    assert close(outcome(model)[0], changed)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("changes", [{"lora_dropout": 0.1}, {"use_dora": True}, {"lora_bias": True}])
+def test_blocks_with_anything_else_on_them_keep_their_own_forward_pass(changes: dict[str, object]) -> None:
+    model = tuned("gqa", **changes)
+    fuse_blocks(model)
+    assert fused_layers(model) == 0
+
+
+def test_blocks_of_other_families_and_trained_weights_keep_their_own_forward_pass() -> None:
+    gemma = tiny_model("alternating").requires_grad_(False)
+    trained = tiny_model().requires_grad_(True)
+    for model in (gemma, trained):
+        fuse_blocks(model)
+        assert fused_layers(model) == 0
+
+
+def test_law_8_weights_are_lent_and_given_back_bit_for_bit() -> None:
+    model = tiny_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    adapted = add_lora(model, rank=2, alpha=4, seed=1)
+    for name, tensor in adapted.get_base_model().state_dict().items():
+        plain = name.replace(".base_layer", "")
+        assert plain not in before or torch.equal(tensor, before[plain])
+    back = remove_adapter(adapted)
+    assert fused_layers(back) == 0
+    for name, tensor in back.state_dict().items():
+        assert torch.equal(tensor, before[name])
+        assert tensor.is_contiguous()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_law_6_fused_blocks_generate_what_plain_ones_do(kind: str) -> None:
+    prompts = [random_ids(length, seed=length) for length in (2, 9, 14)]
+    plain = Engine(frozen(kind), end_id=4).generate(prompts, max_new_tokens=8)
+    model = frozen(kind)
+    fuse_blocks(model)
+    assert fused_layers(model) == 2
+    found = Engine(model, end_id=4).generate(prompts, max_new_tokens=8)
+    assert [answer.ids for answer in found] == [answer.ids for answer in plain]
+
+
+@pytest.fixture
+def compiled() -> Iterator[None]:
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("there is no C++ compiler on this machine")
+    assert kernels.compile_kernels(True)
+    yield
+    kernels.compile_kernels(False)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, at its import
+def test_a_compiled_kernel_computes_what_it_says(compiled: None) -> None:
+    torch.manual_seed(0)
+    for tokens in (5, 9):
+        gate_up, gradient = torch.randn(tokens, 12), torch.randn(tokens, 6)
+        found = torch.zeros(tokens, 14)[:, :12]  # a part of something wider, as in use
+        opened = kernels.swiglu_backward(found, gradient, gate_up)
+        leaf = gate_up.clone().requires_grad_()
+        gate, up = leaf.chunk(2, -1)
+        wanted = torch.nn.functional.silu(gate) * up
+        wanted.backward(gradient)
+        torch.testing.assert_close(opened, wanted.detach())
+        torch.testing.assert_close(found, leaf.grad)
+    assert not kernels._Compiling.failed
+
+
+def test_a_kernel_that_cannot_be_compiled_still_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> object:
+        def call(*args: object) -> object:
+            raise torch._dynamo.exc.InternalTorchDynamoError("no compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(kernels._Compiling, "failed", False)
+    monkeypatch.setattr(kernels._Compiling, "wanted", True)
+
+    @kernels.kernel
+    def double(x: Tensor) -> Tensor:
+        return 2 * x
+
+    assert double(torch.ones(3)).tolist() == [2, 2, 2]
+    assert not kernels._Compiling.wanted
+    assert not kernels.compile_kernels(True)
