@@ -287,6 +287,23 @@ MUTATIONS = [
         "if row.trained[index]:", "if True:", "training", "test_law_16",
     ),
     Mutation(
+        "a token of one pair counts for its neighbour (law 20)", "training/preference.py",
+        "index_add(0, packed.owner, of_tokens)", "index_add(0, packed.owner.roll(1), of_tokens)",
+        "training", "test_law_19_and_20",
+    ),
+    Mutation(
+        "the cosine rises (law 4)", "training/schedule.py",
+        "(1 - math.cos(math.pi * left)) / 2", "(1 + math.cos(math.pi * left)) / 2", "training", "test_law_4_the_cosine",
+    ),
+    Mutation(
+        "a loss spike is not told", "training/alarms.py",
+        "if loss > max(", "if False and loss > max(", "training", "test_f14",
+    ),
+    Mutation(
+        "out of memory fails at once", "training/loop.py",
+        "if not is_out_of_memory(error):", "if True:", "training", "test_f7",
+    ),
+    Mutation(
         "every epoch has the same order (law 49)", "training/batches.py",
         'random.Random(f"{seed}/{epoch}")', 'random.Random(f"{seed}")', "training", "test_law_49",
     ),

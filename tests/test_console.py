@@ -62,4 +62,6 @@ def test_a_warning_and_an_evaluation_are_lines_that_stay() -> None:
     file = watcher._console.file
     assert isinstance(file, io.StringIO)
     assert "warning at step 7: loss spike: 9.000" in file.getvalue()
+    watcher.record({"step": 9, "warning": "the loss or its gradient is not finite at step 9"})
+    assert "warning at step 9: the loss or its gradient is not finite" in file.getvalue()
     assert "step 8: validation score 0.750, loss 0.500" in file.getvalue()

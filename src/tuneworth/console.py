@@ -102,13 +102,13 @@ class ConsoleWatcher:
             tokens, seconds = map(sum, zip(*self._steps, strict=True))
             live = f"loss {record['loss']:.3f}  {tokens / seconds:,.0f} tokens/s"
             self._progress.update(self._task, advance=1, live=live, left=_left(record["seconds_left"]))
-            if "warning" in record:
-                self.note(f"warning at step {record['step']}: {record['warning']}")
-        else:
+        elif "validation_score" in record:
             self.note(
                 f"step {record['step']}: validation score {record['validation_score']:.3f}, "
                 f"loss {record['validation_loss']:.3f}"
             )
+        if "warning" in record:
+            self.note(f"warning at step {record['step']}: {record['warning']}")
 
     def note(self, text: str) -> None:
         """A line with the time since the start."""

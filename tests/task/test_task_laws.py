@@ -100,6 +100,12 @@ def test_relative_data_paths_are_taken_from_the_files_own_folder(tmp_path: Path)
     assert (data.train, data.validation, data.test) == wanted
 
 
+def test_the_run_to_continue_from_is_taken_from_the_files_own_folder(tmp_path: Path) -> None:
+    path = written(tmp_path, "training: {from: runs/first}\n")
+    assert load_task(path).training.from_ == str(tmp_path / "runs" / "first")
+    assert load_task(path, {"training.from": "elsewhere"}).training.from_ == "elsewhere"
+
+
 def test_relative_paths_hold_when_the_task_file_itself_is_named_relatively(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,7 +222,9 @@ def test_law_14_not_a_number_stops_before_the_step(fault: str) -> None:
         train(model, trainable(model), rows, chosen, loss, hooks(on_record=on_record))
     assert caught.value.exit_code == 1
     assert "rows" in str(caught.value)
-    assert [record["step"] for record in records] == [1, 2]
+    assert [record["step"] for record in records] == [1, 2, 3]
+    assert "loss" not in records[2]  # the step was not taken, and the record says why
+    assert "not finite" in records[2]["warning"]
     assert all(torch.equal(p, snapshot[name]) for name, p in trainable(model).items())
 
 

@@ -71,7 +71,8 @@ def train(
         chosen = [rows[i] for i in plan(step)]
         try:
             record, settings = _step_in_memory(take, masters, chosen, step, settings)
-        except DivergedError:
+        except DivergedError as error:
+            hooks.on_record({"step": step + 1, "warning": error.problems[0].what})
             if step > state.step:
                 hooks.save(masters.checkpoint(replace(state, step=step, seconds=seconds)))
             raise
