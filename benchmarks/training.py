@@ -32,11 +32,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,7 @@ class Bench:
             self._prepare(workload)
             for engine in self.choice.engines:
                 if engine == "ours":
-                    self._final(workload, engine, lambda workload=workload: self._ours(workload))
+                    self._final(workload, engine, partial(self._ours, workload))
                 else:
                     self._peer(workload, engine)
         if "ours" in self.choice.engines and not self.choice.quick:
@@ -209,7 +211,7 @@ class Bench:
     def _judge(self) -> dict[str, Any]:
         """Evaluation losses of all adapters trained on `short`."""
         folders = {name: self.folder / f"trained-{name}" for name in self.choice.engines}
-        task = {
+        task: dict[str, Any] = {
             "rows": str(self._files["short"]), "model": str(self._model.path) if self._model else "",
             "threads": self.choice.threads, "device": self.choice.device, "result": str(self.folder / "judged.json"),
             "adapters": {name: str(folder) for name, folder in folders.items() if folder.is_dir()},
@@ -310,6 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running child is ended too
     try:
         sys.exit(main())
     except TuneworthError as error_:

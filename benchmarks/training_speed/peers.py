@@ -13,7 +13,7 @@ from typing import Any
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
 REQUIREMENTS = {
     "hugging-face": ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy>=2"),
-    "litgpt": ("torch", "litgpt", "safetensors", "peft"),
+    "litgpt": ("torch", "litgpt", "safetensors"),
 }
 """Environments of their own: litgpt holds numpy below 2, which the others' pyarrow refuses."""
 

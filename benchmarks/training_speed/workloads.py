@@ -22,33 +22,7 @@ FORMS = {"short": SHORT, "shared_prefix": FULL}
 SEED = 0
 _SUBJECTS = ("card", "transfer", "top_up", "cash", "account", "currency", "refund", "payment", "identity", "app", "atm")
 _EVENTS = ("arrival_date", "not_working", "wrong_amount", "fee_charged", "still_pending", "how_to_change", "declined")
-_WORDS = [
-    "i",
-    "my",
-    "the",
-    "a",
-    "to",
-    "is",
-    "it",
-    "for",
-    "why",
-    "can",
-    "how",
-    "what",
-    "when",
-    "do",
-    "you",
-    "not",
-    "have",
-    "this",
-    "was",
-    "in",
-    "on",
-    "and",
-    "from",
-    "been",
-    "still",
-]
+_WORDS = "i my the a to is it for why can how what when do you not have this was in on and from been"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +67,7 @@ def synthetic(rows: int = 2000) -> Source:
     labels = tuple(sorted(f"{subject}_{event}" for subject in _SUBJECTS for event in _EVENTS))
     examples = []
     for number in range(rows):
-        text = " ".join(chance.choices(_WORDS, k=max(3, round(chance.lognormvariate(2.3, 0.5)))))
+        text = " ".join(chance.choices(_WORDS.split(), k=max(3, round(chance.lognormvariate(2.3, 0.5)))))
         examples.append(
             Example(f"row-{number}", (Message("user", text + "?"),), chance.choice(labels), "synthetic", number + 1)
         )
