@@ -43,7 +43,7 @@ def workload(name: str = "short", steps: int = 2, batch_rows: int = 4) -> Any:
 
 def job_values(folder: Path, **changes: Any) -> dict[str, Any]:
     return {
-        "rows": str(folder / "rows.json"), "result": str(folder / "result.json"), "model": "model", "adapter": "adapter",
+        "rows": str(folder / "rows.json"), "result": str(folder / "result.json"), "model": "m", "adapter": "a",
         "save": None, "device": "cpu", "threads": 1, "steps": 2, "warmup_steps": 1, "batch_rows": 4,
         "learning_rate": 1e-3, "clip_norm": 1.0, "seed": 0, "maximum_seconds": 9.0, "settings": {}, **changes,
     }  # fmt: skip
