@@ -59,7 +59,7 @@ MODEL = "smollm2-135m-instruct"
 BATCH_ROWS, PEER_ROWS = 32, {"short": 32, "shared_prefix": 8}
 STEPS = {"short": 16, "shared_prefix": 5}
 PEER_STEPS = {"short": 16, "shared_prefix": 3}
-TRIAL_ROWS, TRIAL_STEPS = {"short": 32, "shared_prefix": 4}, {"short": 3, "shared_prefix": 2}
+TRIAL_ROWS, TRIAL_STEPS = {"short": 32, "shared_prefix": 4}, {"short": 2, "shared_prefix": 2}
 WARMUP = {"short": 2, "shared_prefix": 1}
 EVALUATION_ROWS = 64
 _FIRST_LOSS_TOLERANCE = 0.02
@@ -179,7 +179,7 @@ class Bench:
             maximum_seconds=_TRIAL_SECONDS,
         )  # fmt: skip
         say(f"{workload}: {name} tries {plain(settings)}")
-        return self._told(measure(self._child(peer.script, peer.environment), job, say, seconds=300))
+        return self._told(measure(self._child(peer.script, peer.environment), job, say, seconds=150, attempts=1))
 
     def _judged_trial(self, workload: str, settings: Settings, found: Mapping[str, Any]) -> Trial:
         """A trial counts if its first loss is that of the first trial on this workload (same weights, same rows)."""

@@ -17,8 +17,6 @@ HERE = Path(__file__).resolve().parent
 DISTURBED = 0.15
 """Cores that other processes used during a measurement, from which on it is repeated, and said to be disturbed."""
 
-_ATTEMPTS = 2
-
 
 class TimeIsUp(Exception):
     """`--minutes` are over; what was measured is kept, and the next call goes on from there."""
@@ -88,10 +86,12 @@ class Child:
         return None if process.returncode == 0 else (errors.strip().splitlines() or [f"exit {process.returncode}"])[-1]
 
 
-def measure(child: Child, job: Mapping[str, Any], say: Callable[[str], None], seconds: float = 900.0) -> dict[str, Any]:
+def measure(
+    child: Child, job: Mapping[str, Any], say: Callable[[str], None], *, seconds: float = 900.0, attempts: int = 2
+) -> dict[str, Any]:
     """The result of `job`, or {"error": why}. Repeated while other processes disturb it; the quietest run counts."""
     best: dict[str, Any] | None = None
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         with tempfile.TemporaryDirectory() as folder:
             path, result = Path(folder) / "job.json", Path(folder) / "result.json"
             path.write_text(json.dumps({**job, "result": str(result)}), "utf-8")
@@ -104,7 +104,7 @@ def measure(child: Child, job: Mapping[str, Any], say: Callable[[str], None], se
         if best["cores_used_by_others"] <= DISTURBED:
             return best
         others = f"other processes used {found['cores_used_by_others']:.1f} cores meanwhile"
-        say(f"  {others}" + (", once more" if attempt + 1 < _ATTEMPTS else ""))
+        say(f"  {others}" + (", once more" if attempt + 1 < attempts else ""))
     return {**(best or {}), "disturbed": True}
 
 
