@@ -59,6 +59,7 @@ MODEL = "smollm2-135m-instruct"
 BATCH_ROWS, PEER_ROWS = 32, {"short": 32, "shared_prefix": 8}
 STEPS = {"short": 16, "shared_prefix": 5}
 PEER_STEPS = {"short": 16, "shared_prefix": 3}
+QUICK_STEPS = {"short": 10, "short.peers": 6, "shared_prefix": 3, "shared_prefix.peers": 2}
 TRIAL_ROWS, TRIAL_STEPS = {"short": 32, "shared_prefix": 4}, {"short": 2, "shared_prefix": 2}
 WARMUP = {"short": 2, "shared_prefix": 1}
 EVALUATION_ROWS = 64
@@ -81,7 +82,7 @@ class Choice:
     def all_steps(self) -> dict[str, int]:
         """Optimiser steps of the measured runs: of ours by workload, of the peers' by workload and `.peers`."""
         usual = STEPS | {f"{name}.peers": steps for name, steps in PEER_STEPS.items()}
-        return {name: self.steps or steps for name, steps in usual.items()}
+        return {name: self.steps or (QUICK_STEPS if self.quick else usual)[name] for name in usual}
 
 
 class Bench:
@@ -160,7 +161,8 @@ class Bench:
             found = self.kept.get(key, lambda: self._trial(workload, name, settings))
             return self._judged_trial(workload, settings, found)
 
-        best, _ = search(*peer.at(workload), trial)
+        start, axes = peer.at(workload)
+        best = start if self.choice.quick else search(start, axes, trial)[0]
 
         def final() -> dict[str, Any]:
             if best is None:
@@ -271,7 +273,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default=",".join(names), help=f"engines, by comma: {', '.join(names)}")
     parser.add_argument("--workload", default=",".join(FORMS), help=f"workloads, by comma: {', '.join(FORMS)}")
     parser.add_argument("--steps", type=int, help="optimiser steps of the measured runs instead of the usual")
-    parser.add_argument("--quick", action="store_true", help="10 steps, no start-up times")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer steps, peers with the settings known to be best, no start-up",
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers-dir", type=Path, help="where the peers are installed; the cache folder when absent")
@@ -287,9 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no workload {', '.join(wrong)}; known: {', '.join(FORMS)}")
     if given.steps is not None and given.steps < 2:
         parser.error("--steps must be 2 or more")
-    choice = Choice(
-        engines, workloads, given.steps or (10 if given.quick else None), given.device, given.threads, given.quick
-    )
+    choice = Choice(engines, workloads, given.steps, given.device, given.threads, given.quick)
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)

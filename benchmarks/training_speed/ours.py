@@ -17,23 +17,58 @@ os.environ.setdefault("GOMP_SPINCOUNT", "50000")
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from job import Job, Meter, read_job
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tuneworth.models.adapters import save_adapter, trainable
 from tuneworth.models.machine import this_machine
 from tuneworth.pipeline.planning import local_model
-from tuneworth.training import Hooks, Row, Settings, answer_loss, train
+from tuneworth.training import Hooks, Pack, Row, Settings, answer_loss, train
 
 _IMPORTED = time.perf_counter()
 
 
 class _TimeIsUp(Exception):
     pass
+
+
+class Phases:
+    """Where the time of the timed steps goes, seen from outside the loop: what it calls, and when."""
+
+    def __init__(self, device: str) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._device = device
+        self._last = time.perf_counter()
+        self._in_step = False
+        register_optimizer_step_pre_hook(lambda *_: self._mark("backward"))
+
+    def loss(self, model: torch.nn.Module, pack: Pack) -> torch.Tensor:
+        """answer_loss; what came before it is packing at a step's start, and the last part's backward pass after."""
+        self._mark("backward" if self._in_step else "packing")
+        self._in_step = True
+        value = answer_loss(model, pack)
+        self._mark("forward")
+        return value
+
+    def step(self, timed: bool) -> None:
+        """A step is done; an untimed one is forgotten."""
+        self._mark("optimiser")
+        self._in_step = False
+        if not timed:
+            self.seconds.clear()
+
+    def _mark(self, phase: str) -> None:
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[phase] += now - self._last
+        self._last = now
 
 
 def pool_of(path: Path) -> list[Row]:
@@ -63,11 +98,13 @@ def run(job: Job, meter: Meter, pool: list[Row]) -> None:
     parameters = trainable(adapter)
     put_in(parameters, job.adapter)
     records: list[Mapping[str, Any]] = []
+    phases = Phases(job.device)
 
     def on_record(record: Mapping[str, Any]) -> None:
         if "loss" not in record:
             return
         records.append(record)
+        phases.step(timed=len(records) > job.warmup_steps)
         if meter.step(record["loss"]):
             raise _TimeIsUp
 
@@ -79,12 +116,13 @@ def run(job: Job, meter: Meter, pool: list[Row]) -> None:
     prepared = time.perf_counter()
     meter.begin()
     with contextlib.suppress(_TimeIsUp):
-        train(adapter, parameters, pool, settings, answer_loss, hooks)
+        train(adapter, parameters, pool, settings, phases.loss, hooks)
     wanted = [sum(sum(row.trained[1:]) for row in batch) for batch in job.batches[: len(records)]]
     computed = sum(int(record["tokens"]) for record in records[job.warmup_steps :])
     meter.note(
         same_batches=[int(record["trained_tokens"]) for record in records] == wanted,
         computed_tokens=computed,
+        phases=dict(phases.seconds),
         startup_seconds={
             "import": _IMPORTED - _STARTED,
             "load": loaded - _IMPORTED,

@@ -38,13 +38,13 @@ class Peer:
         return start, tuple((key, sizes if key == "micro_batch" else values) for key, values in self.axes)
 
 
-MICRO_BATCHES = {"short": (8, 16, 32), "shared_prefix": (4, 2, 1)}
+MICRO_BATCHES = {"short": (32, 16, 8), "shared_prefix": (4, 2, 1)}
 _PRECISION = ("precision", ("bf16+autocast", "bf16-autocast", "bf16", "fp32"))
-_ATTENTION = ("attention", ("sdpa", "eager"))
+_ATTENTION = ("attention", ("eager", "sdpa"))
 _MICRO = ("micro_batch", ())
 _ROWS = ("rows", ("padded", "packed"))
 _COMPILE = ("compile", (False, True))
-_START: Settings = {"precision": "bf16+autocast", "attention": "sdpa", "rows": "padded", "compile": False}
+_START: Settings = {"precision": "bf16+autocast", "attention": "eager", "rows": "padded", "compile": False}
 PEERS = {
     peer.name: peer
     for peer in (
@@ -57,8 +57,8 @@ PEERS = {
             (_PRECISION, _ATTENTION, _MICRO, _COMPILE),
         ),
         Peer(
-            "plain", "plain_loop.py", "hugging-face", {**_START, "head": "all"},
-            (_PRECISION, ("head", ("all", "trained")), _ATTENTION, _MICRO, _ROWS, _COMPILE),
+            "plain", "plain_loop.py", "hugging-face", {**_START, "head": "trained"},
+            (_PRECISION, ("head", ("trained", "all")), _ATTENTION, _MICRO, _ROWS, _COMPILE),
         ),
         Peer(
             "litgpt", "litgpt_lora.py", "litgpt", {"precision": "bf16-mixed"},
