@@ -24,6 +24,9 @@ What the figures mean:
 - peak_bytes: the most memory that the process had resident, the Python interpreter and libraries counted.
 - startup_seconds: of ours, with empty caches and with filled ones.
 
+With --keep FOLDER a run that was stopped goes on where it was, and `--again ours` measures only ours anew beside the
+peers' figures that are there.
+
 With --device cuda the same runs on a GPU; that has not been tried.
 """
 
@@ -202,7 +205,7 @@ class Bench:
                 say(f"start-up of ours, {name} caches")
                 result = measure(child("ours.py", "ours"), self._job("short", steps=3, warmup_steps=2), say)
                 if "error" in result:
-                    return result
+                    raise SystemExit(f"ours did not start: {result['error']}")
                 found[name] = {
                     **result["startup_seconds"],
                     "first_step": result["step_seconds"][0],
@@ -266,49 +269,59 @@ def say(text: str) -> None:
     print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0; 1 if ours loses in loss or an engine of ours failed; 2 for wrong options."""
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("ours", *PEERS)
-    parser.add_argument("--only", default=",".join(names), help=f"engines, by comma: {', '.join(names)}")
-    parser.add_argument("--workload", default=",".join(FORMS), help=f"workloads, by comma: {', '.join(FORMS)}")
-    parser.add_argument("--steps", type=int, help="optimiser steps of the measured runs instead of the usual")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="fewer steps, peers with the settings known to be best, no start-up",
-    )
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peers-dir", type=Path, help="where the peers are installed; the cache folder when absent")
-    parser.add_argument("--keep", type=Path, help="folder of what was measured: the next call goes on from there")
-    parser.add_argument("--again", default="", help="engines to forget in --keep and to measure again, by comma")
-    parser.add_argument("--minutes", type=float, default=1e6, help="start nothing new after this time (with --keep)")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    engines = ("ours", *PEERS)
+
+    def names_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+        def names(text: str) -> tuple[str, ...]:
+            found = tuple(filter(None, text.split(",")))
+            if unknown := sorted({*found} - {*known}):
+                raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+            return found
+
+        return names
+
+    add = parser.add_argument
+    add("--only", type=names_of(engines), default=engines, help=f"engines, by comma: {', '.join(engines)}")
+    add("--workload", type=names_of(tuple(FORMS)), default=tuple(FORMS), help=f"by comma: {', '.join(FORMS)}")
+    add("--steps", type=int, help="optimiser steps of the measured runs instead of the usual")
+    add("--quick", action="store_true", help="fewer steps, peers with the settings known to be best, no start-up times")
+    add("--device", default="cpu", choices=("cpu", "cuda"))
+    add("--threads", type=int, default=2)
+    add("--peers-dir", type=Path, help="where the peers are installed; the cache folder when absent")
+    add("--keep", type=Path, help="folder of what was measured: the next call goes on from there")
+    add("--again", type=names_of(engines), default=(), help="engines to measure again although --keep has them")
+    add("--minutes", type=float, default=1e6, help="start nothing new after this time (with --keep)")
+    add("--json", action="store_true", help="one JSON document on stdout")
     given = parser.parse_args(arguments)
-    engines, workloads = tuple(given.only.split(",")), tuple(given.workload.split(","))
-    if wrong := [name for name in (*engines, *filter(None, given.again.split(","))) if name not in names]:
-        parser.error(f"there is no engine {', '.join(wrong)}; known: {', '.join(names)}")
-    if wrong := [name for name in workloads if name not in FORMS]:
-        parser.error(f"there is no workload {', '.join(wrong)}; known: {', '.join(FORMS)}")
+    if given.device == "cuda" and not this_machine().gpus:
+        parser.error("--device cuda: this machine has no GPU that torch can use")
     if given.steps is not None and given.steps < 2:
-        parser.error("--steps must be 2 or more")
-    choice = Choice(engines, workloads, given.steps, given.device, given.threads, given.quick)
+        parser.error("--steps must be 2 or more: the first is not timed")
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0; 1 if there is a problem (our loss above the peers', our run failed, others disturbed); 2 for wrong options."""
+    given = read_arguments(arguments)
+    choice = Choice(given.only, given.workload, given.steps, given.device, given.threads, given.quick)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = given.keep or Path(scratch)
+        folder = (given.keep or Path(scratch)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         kept = Kept(folder / "measured.json", time.monotonic() + 60 * given.minutes)
-        for name in filter(None, given.again.split(",")):
-            for workload in workloads:
-                kept.drop(f"final/{workload}/{name}")
+        for engine in given.again:
+            for workload in choice.workloads:
+                kept.drop(f"final/{workload}/{engine}/")
             kept.drop("judged/")
             kept.drop("startup")
-        bench = Bench(choice, kept, folder.resolve(), given.peers_dir or cache_folder() / "peers")
+        bench = Bench(choice, kept, folder, given.peers_dir or cache_folder() / "peers")
         try:
             bench.run()
         except TimeIsUp:
             say("the time is up; the same command goes on from here")
-        found = report(kept, engines, workloads, choice.all_steps)
+        found = report(kept, choice.engines, choice.workloads, choice.all_steps)
     print(json.dumps(found, indent=1) if given.json else table(found))
     for problem in found["problems"]:
         say(f"PROBLEM: {problem}")
