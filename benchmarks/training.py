@@ -47,7 +47,7 @@ from typing import Any
 
 from training_speed.measuring import Kept, TimeIsUp, children, measure
 from training_speed.peers import PEERS, Settings, Trial, python_of, search
-from training_speed.reporting import final_name, judged_name, report, table
+from training_speed.reporting import final_name, judged_name, report, table, trial_name
 from training_speed.workloads import FORMS, SEED, find_source, make_workload, write_rows
 
 from tuneworth.errors import TuneworthError
@@ -156,11 +156,11 @@ class Bench:
 
     def _peer(self, workload: str, name: str) -> None:
         """Find the peer's best settings in short trials, then measure it with them."""
-        peer = PEERS[name]
+        peer, steps = PEERS[name], self.choice.all_steps
         child = self._child(peer.script, peer.environment)
 
         def trial(settings: Settings) -> Trial:
-            key = f"trial/{workload}/{name}/{json.dumps(settings, sort_keys=True)}"
+            key = trial_name(workload, name, steps) + json.dumps(settings, sort_keys=True)
             found = self.kept.get(key, lambda: self._trial(workload, name, settings))
             return self._judged_trial(workload, settings, found)
 
@@ -191,7 +191,9 @@ class Bench:
         if "error" in found:
             return Trial(settings, None, found["error"])
         first = found["losses"][0]
-        reference = self.kept.get(f"first-loss/{workload}", lambda: first)
+        reference = self.kept.get(
+            f"first-loss/{workload}/{self.choice.all_steps[f'{workload}.peers']} steps", lambda: first
+        )
         if abs(first - reference) > _FIRST_LOSS_TOLERANCE * reference:
             return Trial(settings, None, f"its first loss is {first:.3f}, the others' {reference:.3f}")
         return Trial(settings, found["rows_per_second"])

@@ -41,7 +41,8 @@ def report(kept: Kept, engines: Sequence[str], workloads: Sequence[str], steps: 
         for workload, runs in finals.items()
     }
     found["trials"] = {
-        workload: {name: _trials(kept, workload, name) for name in engines if name != "ours"} for workload in workloads
+        workload: {name: _trials(kept, trial_name(workload, name, steps)) for name in engines if name != "ours"}
+        for workload in workloads
     }
     found["limit"] = limit
     found["startup_seconds"] = kept.peek("startup")
@@ -55,6 +56,11 @@ def report(kept: Kept, engines: Sequence[str], workloads: Sequence[str], steps: 
 def final_name(workload: str, engine: str, steps: Mapping[str, int]) -> str:
     """Where the measured run of an engine is kept."""
     return f"final/{workload}/{engine}/{steps[workload if engine == 'ours' else f'{workload}.peers']} steps"
+
+
+def trial_name(workload: str, engine: str, steps: Mapping[str, int]) -> str:
+    """Where the trials of a peer are kept, each under its settings as JSON after this name."""
+    return f"trial/{workload}/{engine}/{steps[f'{workload}.peers']} steps/"
 
 
 def judged_name(engines: Sequence[str], steps: Mapping[str, int]) -> str:
@@ -109,8 +115,7 @@ def _last(run: Mapping[str, Any]) -> float:
     return math.fsum(last) / len(last)
 
 
-def _trials(kept: Kept, workload: str, name: str) -> list[dict[str, Any]]:
-    start = f"trial/{workload}/{name}/"
+def _trials(kept: Kept, start: str) -> list[dict[str, Any]]:
     return [
         {
             "settings": json.loads(key.removeprefix(start)),
