@@ -40,9 +40,9 @@ def report(kept: Kept, engines: Sequence[str], workloads: Sequence[str], steps: 
         workload: {name: run.get("settings") for name, run in runs.items() if run and name != "ours"}
         for workload, runs in finals.items()
     }
+    peers = [name for name in engines if name != "ours"]
     found["trials"] = {
-        workload: {name: _trials(kept, trial_name(workload, name, steps)) for name in engines if name != "ours"}
-        for workload in workloads
+        workload: {name: _trials(kept, trial_name(workload, name, steps)) for name in peers} for workload in workloads
     }
     found["limit"] = limit
     found["startup_seconds"] = kept.peek("startup")
