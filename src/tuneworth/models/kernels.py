@@ -19,8 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from tuneworth.store.cache import cache_folder
+
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_PAYS_WIDTH, _PAYS_SECONDS = 256, 600
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +45,18 @@ def compile_kernels(wanted: bool) -> bool:
     able = torch.cuda.is_available() or any(map(shutil.which, filter(None, compilers)))
     _Compiling.wanted = wanted and able and not _Compiling.failed
     return _Compiling.wanted
+
+
+def compile_where_it_pays(hidden_size: int, seconds: float) -> bool:
+    """Run kernels compiled if a model of this width, used for this long, wins more by it than the compiling takes.
+
+    The first time on a machine that is half a minute or more, later a few seconds: what was compiled is kept in
+    tuneworth's cache folder.
+    """
+    folder = cache_folder() / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    warm = folder.is_dir() and any(folder.iterdir())
+    return compile_kernels(hidden_size >= _PAYS_WIDTH and (warm or seconds >= _PAYS_SECONDS))
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
