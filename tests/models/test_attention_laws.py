@@ -40,13 +40,14 @@ def rows_behind(shared: int, lengths: tuple[int, ...]) -> list[Row]:
     return rows
 
 
-@pytest.mark.parametrize("threshold", [256, 0], ids=["plain", "fused"])
+@pytest.mark.parametrize("bounds", [(256, 1024), (2, 1024), (256, 0)], ids=["plain", "blocks", "fused"])
 @pytest.mark.parametrize("shared", [0, 1, 9])
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_3_and_30_packed_logits_equal_each_row_alone(
-    kind: str, shared: int, threshold: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, shared: int, bounds: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layouts, "_PLAIN_TOKENS", threshold)
+    monkeypatch.setattr(layouts, "_BLOCK_TOKENS", bounds[0])
+    monkeypatch.setattr(layouts, "_PLAIN_TOKENS", bounds[1])
     model = tiny_model(kind)
     twin = plain_twin(model)
     rows = rows_behind(shared, (3, 14, 2, 7))
@@ -89,12 +90,13 @@ def test_rows_longer_than_the_real_threshold_take_the_fused_path_and_agree(
             assert close(logits, plain_logits(twin, row.ids)[: needed(row)])
 
 
-@pytest.mark.parametrize("threshold", [256, 0], ids=["plain", "fused"])
+@pytest.mark.parametrize("bounds", [(256, 1024), (2, 1024), (256, 0)], ids=["plain", "blocks", "fused"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_30_another_row_changes_neither_logits_nor_gradients(
-    kind: str, threshold: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, bounds: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layouts, "_PLAIN_TOKENS", threshold)
+    monkeypatch.setattr(layouts, "_BLOCK_TOKENS", bounds[0])
+    monkeypatch.setattr(layouts, "_PLAIN_TOKENS", bounds[1])
     model = tiny_model(kind)
     parameters = all_parameters(model)
     common = random_ids(5, seed=9)

@@ -9,6 +9,7 @@ import torch
 from by_hand import UNEVEN, first_gradients, hand_gradients, hand_loss
 
 from tiny import KINDS, all_parameters, close, plain_twin, random_ids, random_row, tiny_model
+from tuneworth.models import rows as rows_layout
 from tuneworth.training import Row, answer_loss, batches, pack
 
 SYSTEM, OTHER = random_ids(9, seed=90), random_ids(6, seed=91)
@@ -47,12 +48,14 @@ BATCHES = {
 }
 
 
+@pytest.mark.parametrize("block", [256, 2])
 @pytest.mark.parametrize("worth", [1, 32])
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_3_and_30_a_packs_loss_and_gradients_are_those_of_its_rows_alone(
-    kind: str, batch: str, worth: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, batch: str, worth: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(rows_layout, "_BLOCK_TOKENS", block)
     monkeypatch.setattr(batches, "_WORTH_SHARING", worth)
     rows = BATCHES[batch]
     model = tiny_model(kind)

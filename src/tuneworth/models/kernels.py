@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -43,20 +44,30 @@ def compile_kernels(wanted: bool) -> bool:
     """
     compilers = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
     able = torch.cuda.is_available() or any(map(shutil.which, filter(None, compilers)))
+    if wanted:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_compiled_folder()))
     _Compiling.wanted = wanted and able and not _Compiling.failed
     return _Compiling.wanted
 
 
-def compile_where_it_pays(hidden_size: int, seconds: float) -> bool:
-    """Run kernels compiled if a model of this width, used for this long, wins more by it than the compiling takes.
+def compiling_pays(hidden_size: int, seconds: float) -> tuple[bool, str]:
+    """Whether a model of this width, used for this long, wins more by compiled kernels than compiling takes, and why.
 
-    The first time on a machine that is half a minute or more, later a few seconds: what was compiled is kept in
+    The first time on a machine that takes half a minute or more, later a few seconds: what was compiled is kept in
     tuneworth's cache folder.
     """
-    folder = cache_folder() / "compiled"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
-    warm = folder.is_dir() and any(folder.iterdir())
-    return compile_kernels(hidden_size >= _PAYS_WIDTH and (warm or seconds >= _PAYS_SECONDS))
+    folder = _compiled_folder()
+    if hidden_size < _PAYS_WIDTH:
+        return False, f"a model {hidden_size} wide is too small to win by compiled kernels"
+    if folder.is_dir() and any(folder.iterdir()):
+        return True, "kernels were compiled on this machine before"
+    if seconds >= _PAYS_SECONDS:
+        return True, f"a budget of {seconds:.0f} s wins more by compiled kernels than their half minute of compiling"
+    return False, f"compiling kernels takes half a minute, which a budget under {_PAYS_SECONDS} s does not win back"
+
+
+def _compiled_folder() -> Path:
+    return cache_folder() / "compiled"
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:

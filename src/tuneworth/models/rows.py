@@ -11,6 +11,7 @@ slots, H query heads, K key/value heads, G = H / K, D head size.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +32,10 @@ from tuneworth.models.kernels import (
     tokens_of,
 )
 
-# Above this many tokens a segment the fused kernel wins; below it plain matrix products do, most of all backward.
-_PLAIN_TOKENS = 256
+# On processors plain matrix products beat PyTorch's fused attention up to some length, most of all backward: 27 ms a
+# layer against 10 ms at 650 tokens (docs/log.md). Long segments are taken in blocks, so that causality halves the work;
+# beyond the second bound the weights kept for backward would take too much memory.
+_BLOCK_TOKENS, _PLAIN_TOKENS = 256, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Band:
     below the root, A at most. `allowed` [B, L, S] tells which keys a query sees. Positions are counted in the row.
     """
 
-    rows: int
+    lengths: tuple[int, ...]
     slots: Tensor
     filled: Tensor
     back: Tensor
@@ -58,6 +61,11 @@ class Band:
     allowed: Tensor
     query_positions: Tensor  # [B, L]
     key_positions: Tensor  # [B, S]
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self.lengths)
 
     @property
     def longest(self) -> int:
@@ -164,7 +172,8 @@ def _band(segments: Sequence[Segment], members: Sequence[int], places: _Places, 
     before = [[place for i in chain for place in places.positions[i]] for chain in chains]
     deepest = max(map(len, above))
     starts = [prefix + len(slots) for slots in above]
-    slots, filled, back = padded_slots([segments[index].tokens for index in members])
+    lengths = tuple(segments[index].tokens for index in members)
+    slots, filled, back = padded_slots(lengths)
     query_positions = torch.tensor(starts)[:, None] + torch.arange(longest)[None, :]
     # A key that is padding lies behind every query.
     far = int(query_positions.max()) + 1
@@ -181,7 +190,7 @@ def _band(segments: Sequence[Segment], members: Sequence[int], places: _Places, 
     # A query in padding sees its segment's first key at least: no row of the softmax is empty.
     allowed = key_positions[:, None, :] <= query_positions[:, :, None]
     names = torch.tensor(padded, dtype=torch.long).flatten() if deepest else None
-    return Band(len(members), slots, filled, back, names, allowed, query_positions, key_positions)
+    return Band(lengths, slots, filled, back, names, allowed, query_positions, key_positions)
 
 
 def _moved(band: Band, device: str) -> Band:
@@ -190,7 +199,7 @@ def _moved(band: Band, device: str) -> Band:
 
     above = None if band.above is None else to(band.above)
     return Band(
-        band.rows, to(band.slots), to(band.filled), to(band.back), above, to(band.allowed),
+        band.lengths, to(band.slots), to(band.filled), to(band.back), above, to(band.allowed),
         to(band.query_positions), to(band.key_positions),
     )  # fmt: skip
 
@@ -218,9 +227,44 @@ def _attend_band(
     """query [K, N, G, D], own keys and values [K, B S, D], the root's [K, P, D] -> [R, H D]."""
     if band.longest > _PLAIN_TOKENS or window is not None:
         return _attend_fused(band, query, own, root, scaling, window)
+    if band.longest > _BLOCK_TOKENS and band.above is None:
+        return _attend_in_blocks(band, query, own, root, scaling)
     key, value = root if root is not None else (None, None)
     out: Tensor = _Plain.apply(query, *own, key, value, band, scaling)  # type: ignore[no-untyped-call]
     return out
+
+
+def _attend_in_blocks(
+    band: Band,
+    query: Tensor,
+    own: tuple[Tensor, Tensor],
+    root: tuple[Tensor, Tensor] | None,
+    scaling: float,
+) -> Tensor:
+    """`_attend_band` a block of queries at a time: keys before the block are shared by its queries, as a root's are."""
+    out: list[Tensor] = []
+    for row, length in enumerate(band.lengths):
+        tokens = slice(row * band.longest, row * band.longest + length)
+        q, (keys, values) = query[:, tokens], (x[:, tokens] for x in own)
+        before = 0
+        if root is not None:
+            before = root[0].shape[1]
+            keys, values = torch.cat([root[0], keys], 1), torch.cat([root[1], values], 1)
+        for start in range(0, length, _BLOCK_TOKENS):
+            stop = min(start + _BLOCK_TOKENS, length)
+            seen, inside = slice(before + start), slice(before + start, before + stop)
+            earlier = (keys[:, seen], values[:, seen]) if seen.stop else (None, None)
+            block = _causal_block(stop - start, str(q.device))
+            out.append(
+                _Plain.apply(q[:, start:stop], keys[:, inside], values[:, inside], *earlier, block, scaling)  # type: ignore[no-untyped-call]
+            )
+    return torch.cat(out)
+
+
+@functools.lru_cache(maxsize=64)
+def _causal_block(tokens: int, device: str) -> Band:
+    """The band of one segment that nothing precedes."""
+    return _moved(_band([Segment(tokens)], [0], _Places(), 0), device)
 
 
 def _attend_fused(

@@ -18,6 +18,7 @@ from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import default_metric
 from tuneworth.evaluation.prompts import FULL, SHORT, with_shots
 from tuneworth.evaluation.watching import Watcher
+from tuneworth.models.kernels import compile_kernels, compiling_pays
 from tuneworth.models.loading import load_model
 from tuneworth.models.machine import DTYPES, Machine, choose_precision, compute_deterministically, this_machine
 from tuneworth.models.recompute import MemoryPlan
@@ -80,6 +81,7 @@ class Workshop:
         self.machine: Machine = this_machine()
         self._local: LocalModel | None = None
         self._precision: Setting | None = None
+        self._compiled: Setting | None = None
         if task.training.deterministic:
             compute_deterministically()
 
@@ -88,7 +90,18 @@ class Workshop:
         """The pre-trained model, loaded once."""
         if self._local is None:
             self._local = local_model(self.task.models[0], self.machine, str(self.precision.value))
+            compile_kernels(bool(self.compiled.value))
         return self._local
+
+    @property
+    def compiled(self) -> Setting:
+        """Whether kernels are compiled: as planned, or as pays here; a continued run keeps what it began with."""
+        if self.folder.plan.is_file():
+            return Setting(**read_json(self.folder.plan)["settings"]["compiled_kernels"])
+        if self._compiled is None:
+            width = self.local.model.config.hidden_size
+            self._compiled = Setting(*compiling_pays(width, self.task.budget), "measured")
+        return self._compiled
 
     @property
     def precision(self) -> Setting:
@@ -235,7 +248,11 @@ def _plan_json(
     return {
         "schema": "tuneworth.plan/1",
         "settings": settings.to_json()
-        | {"precision": work.precision.to_json(), **_memory_settings(memory)}
+        | {
+            "precision": work.precision.to_json(),
+            "compiled_kernels": work.compiled.to_json(),
+            **_memory_settings(memory),
+        }
         | rate_settings,
         "predicted": {
             "seconds": planned,
