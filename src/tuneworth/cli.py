@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from tuneworth.cli_data import data_app
 from tuneworth.errors import InputError, Interrupted, TuneworthError
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder, read_arm
@@ -33,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(data_app, name="data")
 _KEYS = known_keys()
 _DATA_STAGES, _ARM_STAGES = ("audit", "split"), ("baseline", "train", "evaluate")
 
@@ -41,8 +43,8 @@ def _help(key: str) -> str:
     return str(_KEYS[key].description)
 
 
-Data = Annotated[Path, typer.Argument(help="a data file (CSV, TSV, JSON Lines, Parquet) or a run folder")]
-OptionalData = Annotated[Path | None, typer.Argument(help="a data file or a run folder; or name it in the task file")]
+Data = Annotated[Path, typer.Argument(help="a data file, a registered set (NAME@VERSION) or a run folder")]
+OptionalData = Annotated[Path | None, typer.Argument(help="as for audit; or name the data in the task file")]
 TaskFile = Annotated[Path | None, typer.Option("--task", help="a task file; `tuneworth init DATA` writes one")]
 Test = Annotated[Path | None, typer.Option("--test", help=_help("data.test"))]
 Budget = Annotated[str | None, typer.Option("--budget", help=_help("budget"))]
@@ -287,12 +289,13 @@ def _prepare(
     run_folder: Path | None, task_file: Path | None, out: Path | None, overrides: dict[str, Any], watcher: Watcher
 ) -> Path:
     """The stages that need no model: torch is not loaded for them."""
+    from tuneworth.data.registered import pinned
     from tuneworth.pipeline.preparing import locked, new_run, prepare
 
     if run_folder is not None:
         task, opened = load_task(run_folder / "task.yaml"), locked(RunFolder.existing(run_folder))
     else:
-        task = load_task(task_file, overrides)
+        task = pinned(load_task(task_file, overrides))
         opened = new_run(task, out)
     with opened as folder:
         prepare(task, folder, watcher)

@@ -94,6 +94,14 @@ def read_examples(path: Path, columns: Columns, kind: str, role: Split = "train"
     return Reading(_examples(kept, where), shape, dropped)
 
 
+def read_rows(path: Path, columns: Columns) -> Rows:
+    """The rows of a file as they stand in it, whatever they mean. Raises InputError with every malformed row."""
+    rows = _parse(open_data(path), columns)
+    if rows.problems:
+        raise InputError.of(listed(list(rows.problems), str(path)))
+    return rows
+
+
 def _parse(opened: Opened, columns: Columns) -> Rows:
     if opened.format in ("csv", "tsv"):
         rows = name_columns(opened, parse_grid(opened), columns)
