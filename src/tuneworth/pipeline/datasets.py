@@ -96,7 +96,9 @@ def _difference(one: Sequence[bytes], other: Sequence[bytes]) -> PartDifference:
 
 def _divided(rows: Sequence[bytes], common: Counter[bytes]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """(rows that are in `common`, as often as they are there; the others), in order."""
-    left, shared, others = common.copy(), [], []
+    left = common.copy()
+    shared: list[bytes] = []
+    others: list[bytes] = []
     for row in rows:
         (shared if left[row] > 0 else others).append(row)
         left[row] -= 1
