@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from tuneworth.data.canonical import canonical_row, columns_of
-from tuneworth.data.reading import read_rows
+from tuneworth.data.streaming import read_rows
 from tuneworth.errors import InputError, Problem
 from tuneworth.store.atomic import write_bytes
 from tuneworth.store.cache import sha256_of
@@ -35,7 +35,7 @@ def add_files(
     for part in PARTS:
         for path in files.get(part, ()):
             try:
-                rows = [row.cells for row in read_rows(path, columns).rows]
+                rows = [row.cells for row in read_rows(path, columns)]
                 parts.setdefault(part, []).extend(map(canonical_row, rows))
             except InputError as error:
                 problems += error.problems
