@@ -218,6 +218,51 @@ def verify(as_json: Json = False) -> None:
 
 
 @data_app.command()
+def clean(
+    data: Annotated[str, typer.Argument(metavar="DATA", help=f"a data file, or a registered set: {_REFERENCE}")],
+    test: Annotated[Path | None, typer.Option(help="rows for judging: what is also in them leaves DATA")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="write files instead of a new version")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="a repair that is not done, by its code")] = None,
+    contradictions: Annotated[str, typer.Option(help="one input, several answers: keep, majority or drop")] = "keep",
+    mask: Annotated[list[str] | None, typer.Option(help="private values to replace: pii-email, pii-card")] = None,
+    model: Annotated[str | None, typer.Option(help="take out rows that are too long for this model")] = None,
+    input_: Annotated[str | None, typer.Option("--input", help="column that is read")] = None,
+    output: Annotated[str | None, typer.Option("--output", help="column of the answer")] = None,
+    kind: Annotated[str, typer.Option(help="what the answers are")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Repair what the audit finds: repeats, leaks, empty and too long rows. Test rows are never touched.
+
+    A registered set gets a new version; a file is cleaned into FILE-clean.jsonl, or --out. Every row that was changed
+    or removed is listed with the reason, as it was and as it is.
+    """
+    from tuneworth.data.cleaning import Repairs
+    from tuneworth.pipeline.cleaning import CleaningTask, clean_file, clean_registered, told_in_words, write_cleaned
+    from tuneworth.task import Columns, data_reference
+
+    repairs = Repairs.chosen(skip or [], contradictions)
+    task = CleaningTask(Columns(input=input_, output=output), kind, repairs, tuple(mask or []), model)
+    if data_reference(data) is not None and out is None and test is None:
+        version, result, is_new = clean_registered(data, task)
+        if as_json:
+            _print({**_about(version), "new": is_new, "changes": result.changes, "notes": list(result.notes)})
+            return
+        typer.echo(told_in_words(result))
+        state = "registered" if is_new else "unchanged:"
+        typer.echo(f"{state} {version.name}@v{version.number} ({version.version[:12]})")
+        return
+    result = clean_file(data, test, task)
+    source = Path(data)
+    files = write_cleaned(result, out or source.with_name(f"{source.stem}-clean.jsonl"))
+    if as_json:
+        _print({"files": [str(path) for path in files], "changes": result.changes, "notes": list(result.notes)})
+        return
+    typer.echo(told_in_words(result))
+    for path in files:
+        typer.echo(f"wrote {path}")
+
+
+@data_app.command()
 def remove(which: Which, as_json: Json = False) -> None:
     """Take one version out and free its rows. Its record stays, so that what was made of it can be explained."""
     from tuneworth.pipeline.datasets import registered
