@@ -140,7 +140,7 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
 
 for _name, _about in {
     "audit": "Check a data set: duplicates, leaks, contradictions, lengths, balance; each finding names its rows.",
-    "split": "Divide a data set into train, validation and test, and clean what the audit found.",
+    "split": "Clean what the audit found and write train, validation and test; appended rows never move test rows.",
     "plan": "Measure this machine on your rows; choose the settings, with reasons, and allot the budget.",
     "baseline": "Run the prompting arms and the classical arm.",
     "train": "Run all arms, fine-tuning included.",
@@ -303,7 +303,10 @@ def _prepare(
 
 
 def _document(folder: RunFolder, stage: str) -> dict[str, Any]:
-    if stage in _DATA_STAGES:
+    if stage == "split":
+        files = {name: str(folder.splits / f"{name}.jsonl") for name in ("train", "validation", "test", "removed")}
+        return {**read_json(folder.splits / "splits.json"), "files": files}
+    if stage == "audit":
         return read_json(folder.audit)
     if stage == "plan":
         return read_json(folder.plan)
@@ -313,9 +316,11 @@ def _document(folder: RunFolder, stage: str) -> dict[str, Any]:
 
 
 def _show(folder: RunFolder, stage: str) -> None:
-    from tuneworth.console import show_arms, show_audit, show_plan, show_verdict
+    from tuneworth.console import show_arms, show_audit, show_plan, show_splits, show_verdict
 
-    if stage in _DATA_STAGES:
+    if stage == "split":
+        show_splits(_document(folder, stage))
+    elif stage == "audit":
         show_audit(_document(folder, stage))
     elif stage == "plan":
         show_plan(_document(folder, stage))

@@ -117,7 +117,8 @@ def clean(
     kept_train = _without(border, "train", train, removed)
     kept_train, undecided = _of_one_mind(kept_train, repairs, removed)
     # Where a majority was asked for and there is none, repeats stay too: they are votes.
-    votes = undecided if repairs.contradictions == "majority" else frozenset[str]()
+    asked = repairs.contradictions == "majority" and "contradiction" not in repairs.skip
+    votes = undecided if asked else frozenset[str]()
     if "duplicate-exact" not in repairs.skip:
         kept_train = _without_repeats(kept_train, votes, teaches, removed)
     _check_left("validation", validation, kept_validation)

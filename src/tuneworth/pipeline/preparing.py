@@ -100,7 +100,10 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     )  # fmt: skip
     cleaned = clean(reading.examples, validation, test, found)
     # Split after cleaning: what is removed as a repeat can then not stand on both sides.
-    parts = split(cleaned.train, kind=kind, validation_given=bool(validation), test_given=bool(test), seed=task.seed)
+    parts = split(
+        cleaned.train, kind=kind, validation_given=bool(validation), test_given=bool(test), seed=task.seed,
+        test_share=task.data.test_share,
+    )  # fmt: skip
     rows = {
         "train": parts.train,
         "validation": cleaned.validation or parts.validation,
@@ -117,9 +120,12 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
         "data_sha256": _data_sha256(task),
         "data_set": data_set_of(task),
         "shape": reading.shape.to_json(),
+        "rows": {name: len(examples) for name, examples in rows.items()},
+        "removed": len(cleaned.removed),
+        "why": [*parts.why, *cleaned.notes],
     }
     write_json(folder.splits / "splits.json", {"schema": "tuneworth.splits/1", **shape})
-    for sentence in reading.shape.why:
+    for sentence in (*reading.shape.why, *parts.why):
         watcher.note(sentence)
     watcher.advance(1)
 
