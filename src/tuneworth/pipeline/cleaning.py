@@ -25,7 +25,7 @@ from tuneworth.pipeline.datasets import registered
 from tuneworth.rendering import Renderer
 from tuneworth.store.atomic import write_bytes, write_jsonl, write_text
 from tuneworth.store.registry import Registry, Version
-from tuneworth.task import Columns, data_reference
+from tuneworth.task import Columns, set_reference
 
 Rows = Mapping[str, Sequence[bytes]]
 """Rows by part, each canonical JSON."""
@@ -204,7 +204,7 @@ def clean_registered(name: str, task: CleaningTask) -> tuple[Version, CleanRows,
 def clean_file(data: str, test: Path | None, task: CleaningTask) -> CleanRows:
     """Clean a file (or the parts of a registered set) without registering anything. Rows that are also in the file
     `test` leave; `test` itself is no part of the result."""
-    if data_reference(data) is not None:
+    if set_reference(data) is not None:
         version, part = registered(data)
         parts = {name: Registry().rows(version, name) for name in ([part] if part else version.parts)}
     else:

@@ -2,7 +2,7 @@
 
 from tuneworth.task.commented import commented_yaml
 from tuneworth.task.reading import known_keys, load_task, parse_task
-from tuneworth.task.reference import NAME, NAME_RULE, PARTS, Reference, data_reference, parse_reference
+from tuneworth.task.reference import NAME, NAME_RULE, PARTS, Reference, data_reference, parse_reference, set_reference
 from tuneworth.task.schema import Columns, Decision, Task, Training, format_seconds, parse_seconds
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "parse_reference",
     "parse_seconds",
     "parse_task",
+    "set_reference",
 ]

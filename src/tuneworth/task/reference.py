@@ -37,6 +37,11 @@ def parse_reference(text: str) -> Reference | None:
 
 
 def data_reference(text: str, folder: Path | None = None) -> Reference | None:
-    """The reference that `text` stands for where data is named: a file (or folder) of that name goes first."""
+    """The reference that `text` stands for where data is named: a file or folder of that name goes first."""
     found = parse_reference(text)
     return None if found is None or ((folder or Path()) / text).exists() else found
+
+
+def set_reference(text: str) -> Reference | None:
+    """The same where a registered set is usual: only a file of that name goes first."""
+    return None if Path(text).is_file() else parse_reference(text)
