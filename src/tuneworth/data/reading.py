@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tuneworth.data.example import Example
 from tuneworth.data.findings import Finding, RowRef, Split, plural
+from tuneworth.data.folders import find_files
 from tuneworth.data.problems import WARNINGS, RowProblem, first_of_each, listed
 from tuneworth.data.shape import RowShape, Shape
 from tuneworth.data.streaming import Batch, Source, open_source
@@ -33,8 +34,9 @@ class Reading:
 def read_examples(
     path: Path | Sequence[Path], columns: Columns, kind: str, role: Split = "train", *, rows_needed: int | None = None
 ) -> Reading:
-    """Read a file, or several of one data set. What `columns` leaves open, and a `kind` "auto", is recognised and
-    explained.
+    """Read a file, or several of one data set, or those of a folder that are `role`'s.
+
+    What `columns` leaves open, and a `kind` "auto", is recognised and explained.
 
     `columns` may give input and output by number ("1" is the first) for a table without a header. Read the
     validation and test files of a data set with the `shape.columns` and `shape.kind` of its train file and
@@ -44,7 +46,13 @@ def read_examples(
     cannot be used; every malformed row is a problem in it (the first five of each code, at most 100 listed, with
     the counts by code).
     """
-    source = open_source(path, columns, kind)
+    notes: tuple[str, ...] = ()
+    if isinstance(path, Path) and path.is_dir():
+        found, where = find_files(path), str(path)
+        path, notes = found.of(role), found.notes
+        if not path:
+            raise InputError(f"the folder has no {role} files", where=where, code="file-missing")
+    source = open_source(path, columns, kind, notes)
     return collect(source, source.batches(), role, rows_needed=rows_needed)
 
 
@@ -65,7 +73,7 @@ def collect(
         left_out += batch.left_out
     if source.shape.id:
         problems += _repeated_ids(examples, counts)
-    problems.sort(key=lambda problem: problem.line)
+    problems.sort(key=lambda problem: (problem.file, problem.line))
     errors = [problem for problem in problems if problem.code not in WARNINGS]
     if errors:
         found = listed(errors, {code: n for code, n in counts.items() if code not in WARNINGS}, source.file)
