@@ -49,7 +49,7 @@ def find_files(path: Path) -> DataFiles:
 
     Raises InputError when the folder holds none that can be read, or a saved data set in Arrow files.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return DataFiles({"train": (path,), "validation": (), "test": ()})
     stated = _stated(path)
     if stated is not None:
@@ -72,6 +72,14 @@ def find_files(path: Path) -> DataFiles:
     if others:
         notes.append(f"not read, since the name says no split: {', '.join(others[:5])}{', ...' * (len(others) > 5)}")
     return DataFiles(parts, tuple(notes))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder; False for names that no file can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _candidates(path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuneworth.data.example import Example
 from tuneworth.data.findings import Finding, RowRef, Split, plural
-from tuneworth.data.folders import find_files
+from tuneworth.data.folders import find_files, is_folder
 from tuneworth.data.problems import WARNINGS, RowProblem, first_of_each, listed
 from tuneworth.data.shape import RowShape, Shape
 from tuneworth.data.streaming import Batch, Source, open_source
@@ -47,7 +47,7 @@ def read_examples(
     the counts by code).
     """
     notes: tuple[str, ...] = ()
-    if isinstance(path, Path) and path.is_dir():
+    if isinstance(path, Path) and is_folder(path):
         found, where = find_files(path), str(path)
         path, notes = found.of(role), found.notes
         if not path:
