@@ -66,7 +66,7 @@ PIECE = 8 << 20
 LARGEST_WHOLE = 1 << 30
 """Bytes of the largest file that is read in one piece (a JSON array)."""
 
-_READERS: Mapping[RowShape, Reader] = {
+READERS: Mapping[RowShape, Reader] = {
     "table": contents.read_table,
     "chat": contents.read_chat,
     "prompt-completion": contents.read_prompt,
@@ -78,6 +78,7 @@ _READERS: Mapping[RowShape, Reader] = {
     "chunks": contents.read_chunks,
     "tags": contents.read_tags,
 }
+"""How the row of each shape is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +369,7 @@ def _is_nested(rows: Sequence[Row], name: str, objects: bool) -> bool:
 
 def _contents(rows: Sequence[Row], layout: Layout, tally: Tally) -> Iterator[tuple[Row, Content | None]]:
     """Each row with its content, None where it is wrong; what is wrong goes to `tally`."""
-    reader, columns = _READERS[layout.shape], layout.columns
+    reader, columns = READERS[layout.shape], layout.columns
     for row in rows:
         before = tally.errors
         note = Note(tally, row.line)
