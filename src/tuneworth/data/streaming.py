@@ -32,7 +32,7 @@ from tuneworth.data.header import find_names
 from tuneworth.data.jsonrows import parse_json_array, parse_json_lines, type_name
 from tuneworth.data.kinds import answer_of, recognise_kind
 from tuneworth.data.opening import FORMAT_NAMES, Opened, open_data
-from tuneworth.data.problems import RowProblem, Tally, listed
+from tuneworth.data.problems import WARNINGS, RowProblem, Tally, listed
 from tuneworth.data.rows import Row, Rows
 from tuneworth.data.shape import (
     Kind,
@@ -276,6 +276,23 @@ def open_source(files: Path | Sequence[Path], columns: Columns, kind: str, told:
     )
     jobs = tuple(Job(piece, layout) for piece in pieces)
     return Source(shape, layout, jobs, opened[0].shown if len(opened) == 1 else str(paths[0].parent), first, scratch)
+
+
+def read_rows(path: Path, columns: Columns) -> list[Row]:
+    """The rows of a file as they stand in it, whatever they mean. Raises InputError with the malformed ones."""
+    scratch = Scratch()
+    file = open_data(path, scratch)
+    pieces, tally = _pieces(file), Tally(file.shown)
+    if pieces[0].dialect is not None:
+        pieces, _, _ = _named(pieces, columns, Tally(file.shown))
+    rows = [row for piece in pieces for row in piece.parse(tally).rows]
+    counts = {code: count for code, count in tally.counts.items() if code not in WARNINGS}
+    problems = [problem for problem in tally.problems() if problem.code not in WARNINGS]
+    if problems:
+        raise InputError.of(listed(problems, counts, file.shown))
+    if not rows:
+        raise InputError("the file has no rows", where=file.shown, code="too-few-rows")
+    return rows
 
 
 def _pieces(file: Opened) -> list[Piece]:
