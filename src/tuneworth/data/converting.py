@@ -20,7 +20,7 @@ import polars
 
 from tuneworth.data.conversations import Note
 from tuneworth.data.example import Example, Message
-from tuneworth.data.findings import Finding, RowRef, plural
+from tuneworth.data.findings import Finding, RowRef, Split
 from tuneworth.data.opening import FORMAT_NAMES, SUFFIXES, Format
 from tuneworth.data.problems import Tally, listed
 from tuneworth.data.reading import Verdicts, left_out_findings
@@ -228,9 +228,9 @@ def target_shape(name: str) -> RowShape:
     raise InputError(f"'{name}' is no shape that can be written", where="--to", cure=nearest(name, TARGETS))
 
 
-def convert(source: Source, target: Path, shape: RowShape) -> Converted:
+def convert(source: Source, target: Path, shape: RowShape, role: Split = "train") -> Converted:
     """Write the rows of `source` to `target` in `shape`; the ending of the name says the format (JSON Lines, JSON,
-    CSV, TSV, Parquet).
+    CSV, TSV, Parquet). `role` is what the rows are called where some are left out.
 
     Raises InputError with every row that is malformed or that the shape cannot hold; `target` is then as it was.
     """
@@ -263,7 +263,7 @@ def convert(source: Source, target: Path, shape: RowShape) -> Converted:
             raise InputError("no row is left to write", where=source.file, code="too-few-rows")
 
     _write(target, _WRITE[format_], rows())
-    return Converted(count, source.shape, left_out_findings(left_out, "train"))
+    return Converted(count, source.shape, left_out_findings(left_out, role))
 
 
 _CURE = "choose another shape with --to, or leave these rows out"
@@ -361,10 +361,3 @@ _WRITE: Mapping[Format | None, Callable[[Iterable[Row], Path], None]] = {
     "tsv": _write_tsv,
     "parquet": _write_parquet,
 }
-
-
-def converted_message(converted: Converted, target: Path, shape: RowShape) -> list[str]:
-    """What was done, in sentences."""
-    told = [*converted.shape.why]
-    told += [f"{finding.message[0].upper()}{finding.message[1:]}: left out." for finding in converted.left_out]
-    return [*told, f"wrote {plural(converted.rows, 'row')} of shape {shape} to {target}"]

@@ -18,7 +18,7 @@ import yaml
 from tuneworth.data.findings import Split, plural
 from tuneworth.data.opening import PARALLEL, SUFFIXES
 from tuneworth.data.unpacking import PACKED
-from tuneworth.errors import InputError
+from tuneworth.errors import InputError, nearest
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 _WORDS: Mapping[Split, frozenset[str]] = {
@@ -72,6 +72,14 @@ def find_files(path: Path) -> DataFiles:
     if others:
         notes.append(f"not read, since the name says no split: {', '.join(others[:5])}{', ...' * (len(others) > 5)}")
     return DataFiles(parts, tuple(notes))
+
+
+def split_name(text: str, where: str) -> Split:
+    """The split of that name. Raises InputError that names the known ones."""
+    for split in SPLITS:
+        if split == text:
+            return split
+    raise InputError(f"'{text}' is no part of a data set", where=where, cure=nearest(text, SPLITS))
 
 
 def is_folder(path: Path) -> bool:
