@@ -307,3 +307,48 @@ def _cut(text: str, width: int = 140) -> str:
 
 def _print(document: dict[str, Any]) -> None:
     typer.echo(json.dumps(document, ensure_ascii=False))
+
+
+@data_app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="a data file, or a folder of them")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="the file to write; its ending says the format")],
+    to: Annotated[
+        str,
+        typer.Option("--to", help="chat, prompt-completion, alpaca, sharegpt, preference, chosen-rejected or table"),
+    ],
+    part: Annotated[str, typer.Option("--part", help="train, validation or test of a folder")] = "train",
+    input_: Annotated[str | None, typer.Option("--input", help="input column, where it is not recognised")] = None,
+    output: Annotated[str | None, typer.Option("--output", help="output column, where it is not recognised")] = None,
+    group: Annotated[str | None, typer.Option("--group", help="column to keep as the group of a row")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="column to keep as the id of a row")] = None,
+    force: Annotated[bool, typer.Option("--force", help="overwrite OUT")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the rows of IN in another shape, exactly. Rows that the shape cannot hold are named, and nothing is
+    written."""
+    from tuneworth.data.converting import convert as convert_rows
+    from tuneworth.data.converting import target_shape
+    from tuneworth.data.folders import find_files, split_name
+    from tuneworth.data.streaming import open_source
+    from tuneworth.task import Columns
+
+    shape = target_shape(to)
+    if target.exists() and not force:
+        raise InputError("this file exists already", where=str(target), cure="choose another name, or give --force")
+    found = find_files(source)
+    split = split_name(part, "--part")
+    files = found.of(split)
+    if not files:
+        raise InputError(f"there are no {part} files", where=str(source), cure="choose another one with --part")
+    columns = Columns(input=input_, output=output, group=group, id=id_)
+    done = convert_rows(open_source(files, columns, "auto", found.notes), target, shape, split)
+    if as_json:
+        about = {"rows": done.rows, "shape": shape, "source": done.shape.to_json(), "file": str(target)}
+        _print({**about, "left_out": [finding.to_json() for finding in done.left_out]})
+        return
+    for sentence in done.shape.why:
+        typer.echo(sentence, err=True)
+    for finding in done.left_out:
+        typer.echo(f"Left out: {finding.message}.", err=True)
+    typer.echo(f"wrote {done.rows:,} rows of shape {shape} to {target}")
