@@ -11,7 +11,7 @@ import string
 from collections.abc import Sequence
 from random import Random
 
-FILLERS = "please really just also now actually maybe so well then still again".split()
+FILLERS = ["please", "really", "just", "also", "now", "actually", "maybe", "so", "well", "then", "still", "again"]
 
 
 def reworded(random: Random, text: str, share: float, vocabulary: Sequence[str]) -> str:

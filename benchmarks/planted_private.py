@@ -51,8 +51,38 @@ PHONES = (
     "+4915@########", "+336########", "+1@##@######", "+27 82 ### ####", "+65 9### ####", "+972 54-###-####",
 )  # fmt: skip
 
-FIRST_NAMES = "anna ben carlos dmitri elif farid grace hiro ines jan katya liam mei nadia omar priya".split()
-LAST_NAMES = "smith garcia mueller rossi novak tanaka okafor jensen dubois silva kowalski haddad".split()
+FIRST_NAMES = [
+    "anna",
+    "ben",
+    "carlos",
+    "dmitri",
+    "elif",
+    "farid",
+    "grace",
+    "hiro",
+    "ines",
+    "jan",
+    "katya",
+    "liam",
+    "mei",
+    "nadia",
+    "omar",
+    "priya",
+]
+LAST_NAMES = [
+    "smith",
+    "garcia",
+    "mueller",
+    "rossi",
+    "novak",
+    "tanaka",
+    "okafor",
+    "jensen",
+    "dubois",
+    "silva",
+    "kowalski",
+    "haddad",
+]
 DOMAINS = "example.com mail.example.org post.example.co.uk firma-beispiel.de exemple.fr corp.example.io uni.example.edu"
 
 

@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 KINDS: dict[str, str] = {
     "pii-email": "an e-mail address",
@@ -30,7 +31,9 @@ _EMAIL = re.compile(r"[\w+-]@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![A-Za-z0-
 _RUN = re.compile(r"(?<![\w.,+])(?<!\d[-/:])(?:\+|\()?\d[\d ()./-]{5,24}\d(?![\w]|[-./,:]\d)")
 _GROUPS = re.compile(r"\d+")
 _DATE = re.compile(r"(?:(?:19|20)\d\d([-./])[01]?\d\1[0-3]?\d|[0-3]?\d([-./])[0-3]?\d\2(?:19|20)?\d\d)(?![-./]?\d)")
-_CARD = re.compile(r"(?<![\w.,+-])[2-6]\d{3}(?:([ -]?)\d{4}\1\d{4}\1\d{4}(?:\d{1,3})?|([ -]?)\d{6}\2\d{4,5})(?![\w]|[-.,]\d)")
+_CARD = re.compile(
+    r"(?<![\w.,+-])[2-6]\d{3}(?:([ -]?)\d{4}\1\d{4}\1\d{4}(?:\d{1,3})?|([ -]?)\d{6}\2\d{4,5})(?![\w]|[-.,]\d)"
+)
 _ISSUERS = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}"
     r"|3(?:0[0-59]|[689]\d)\d{11}|(?:6011|64[4-9]\d|65\d\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|62\d{14,17}"
@@ -61,8 +64,9 @@ _IBAN_LENGTHS = {
     country: length
     for length, countries in {
         15: "NO", 16: "BE", 18: "DK FI FO GL NL SD FK", 19: "MK SI", 20: "AT BA EE KZ LT LU XK MN",
-        21: "CH HR LI LV", 22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ TL OM SO", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
-        25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV", 29: "BR EG PS QA UA",
+        21: "CH HR LI LV", 22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ TL OM SO",
+        24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM",
+        28: "AL AZ BY CY DO GT HU LB NI PL SV", 29: "BR EG PS QA UA",
         30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
     }.items()
     for country in countries.split()
@@ -82,8 +86,8 @@ _KEY = re.compile(
     r"|shpat_[a-f0-9]{32}|lin_api_[A-Za-z0-9]{40}|EAAC[A-Za-z0-9]{60,})|-----BEGIN [A-Z ]*PRIVATE KEY"
 )
 _NAMED = re.compile(
-    r"(?i)(?:api[_ -]?key|secret|token|passw(?:or)?d|passwd|pwd|access[_-]?key|credential)[\w-]{0,20}[\"']?\s{0,3}(?:[:=]|=>)"
-    r"\s{0,3}[\"']?([^\s\"'<>]{8,200})|\bbearer\s([\w.~+/-]{20,})|://[^\s/:@]{1,64}:([^\s/@]{6,64})@"
+    r"(?i)(?:api[_ -]?key|secret|token|passw(?:or)?d|passwd|pwd|access[_-]?key|credential)[\w-]{0,20}[\"']?"
+    r"\s{0,3}(?:[:=]|=>)\s{0,3}[\"']?([^\s\"'<>]{8,200})|\bbearer\s([\w.~+/-]{20,})|://[^\s/:@]{1,64}:([^\s/@]{6,64})@"
 )
 _RANDOM = re.compile(r"(?<![A-Za-z0-9+/_=.,#%&?-])[A-Za-z0-9+/_-]{32,200}={0,2}(?![\w+/=.-]|\.\w)")
 
@@ -219,7 +223,7 @@ def _is_random_key(value: str) -> bool:
     counts = Counter(classes)
     if counts["d"] < 2 or min(counts["u"], counts["l"]) < 3:
         return False
-    changes = sum(one != other for one, other in zip(classes, classes[1:], strict=False))
+    changes = sum(one != other for one, other in pairwise(classes))
     return changes >= 0.35 * len(value) and _entropy(value) >= 4.0
 
 
