@@ -115,6 +115,24 @@ def test_every_repair_can_be_switched_off_by_its_code(code: str) -> None:
     assert set(cleaned(parts, skip=frozenset([code])).counts) == set(cleaned(parts).counts) - {code}
 
 
+NEAR = "I would like to change the delivery address of my last order, {}"
+
+
+def test_near_twins_of_held_out_rows_leave_train_and_validation_and_can_be_kept() -> None:
+    parts = {
+        "train": lines(("x", "1", NEAR.format("please")), ("y", "1", "something else altogether, not alike at all")),
+        "validation": lines(
+            ("x", "1", NEAR.format("pleased")), ("y", "1", "what the weather will be tomorrow morning")
+        ),
+        "test": lines(("x", "1", NEAR.format("pleases")), ("x", "1", NEAR.format("pleases"))),
+    }
+    result = cleaned(parts)
+    assert codes(result) == [("train", 1, "leak-near"), ("validation", 1, "leak-near")]
+    assert result.changes[0]["reason"] == "nearly the same as in test: row 1 of test"
+    assert cleaned(result.parts).changes == []
+    assert cleaned(parts, skip=frozenset(["leak-near"])).changes == []
+
+
 def test_a_row_that_differs_in_the_column_of_another_task_is_no_repeat() -> None:
     same = lines(("x", "slot A", "a b"), ("x", "slot B", "a b"), ("y", "", "c"))
     assert cleaned({"train": same}).changes == []

@@ -133,6 +133,27 @@ def test_a_registered_set_and_its_exported_files_give_the_same_splits(
         assert rows[0] == rows[1]
 
 
+def test_near_twins_are_on_one_side_of_a_split(place: Path, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    rows = []
+    for number in range(60):  # sentences of random words, so that only twins are alike
+        words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(7)]
+        rows.append({"text": " ".join(words), "intent": "ab"[number % 2]})
+        rows.append({"text": " ".join([*words, "please"]), "intent": "ab"[number % 2]})
+    chance.shuffle(rows)
+    (tmp_path / "twins.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = task(place, "intent", 0, **{"data.train": str(tmp_path / "twins.jsonl")})
+    run = running.run(job, out=tmp_path / "r", until="split")
+    sides: dict[str, set[str]] = {}
+    for part in ("train", "validation", "test"):
+        for line in (run.folder.splits / f"{part}.jsonl").read_text().splitlines():
+            text = json.loads(line)["messages"][0]["content"]
+            sides.setdefault(text.removesuffix(" please"), set()).add(part)
+    assert len(sides) == 60
+    assert {len(found) for found in sides.values()} == {1}
+    assert set.union(*sides.values()) == {"train", "validation", "test"}
+
+
 def test_a_task_file_names_a_set_a_version_and_a_part(place: Path, home: Registry, tmp_path: Path) -> None:
     version = home.find(Reference("mini")).version
     (tmp_path / "task.yaml").write_text("data: {train: mini@v1, validation: 'mini@v1:test', test: other.csv}\n")

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from tuneworth.data.audit import Audit
+from tuneworth.data.clusters import Twins
 from tuneworth.data.example import Example
 from tuneworth.data.findings import RowRef, Split, plural
 from tuneworth.data.normalising import input_key
@@ -100,16 +102,16 @@ def clean(
     audit: Audit,
     *,
     repairs: Repairs = Repairs(),
-    clusters: Mapping[RowRef, int] | None = None,
+    twins: Twins = MappingProxyType({}),
     teaches: Callable[[Example], Hashable] = wanted,
 ) -> Cleaned:
     """Do the repairs, in the order of `REPAIRS`; a row is listed under the first that takes it. Test stays whole.
 
-    `clusters` gives rows that are nearly the same one number; `teaches` what has to agree in a repeat. Rows too long
-    are those that `audit` found. Raises InputError when nothing is left of train or validation, or one class only of
-    train.
+    `twins` are the held-out rows that nearly repeat an input; `teaches` gives what has to agree in a repeat. Rows too
+    long are those that `audit` found. Raises InputError when nothing is left of train or validation, or only one class
+    of train.
     """
-    border = _Border(repairs, audit.rows_of("too-long"), clusters or {})
+    border = _Border(repairs, audit.rows_of("too-long"), twins)
     removed: list[Removal] = []
     border.guard("test", test)
     kept_validation = _without(border, "validation", validation, removed)
@@ -141,25 +143,24 @@ def clean(
 class _Border:
     """What must not be learnt or chosen from: rows of held-out splits, their likes, and rows too long."""
 
-    def __init__(self, repairs: Repairs, long: frozenset[RowRef], clusters: Mapping[RowRef, int]) -> None:
-        self.skip, self.long, self.clusters = repairs.skip, long, clusters
+    def __init__(self, repairs: Repairs, long: frozenset[RowRef], twins: Twins) -> None:
+        self.skip, self.long, self.twins = repairs.skip, long, twins
         self.places: dict[str, tuple[str, Example]] = {}
-        self.near: dict[int, tuple[str, Example]] = {}
+        self.guarded: set[str] = set()
 
     def guard(self, split: str, examples: Iterable[Example]) -> None:
         """From now on rows like these are leaks."""
+        self.guarded.add(split)
         for example in examples:
             self.places.setdefault(input_key(example), (split, example))
-            cluster = self.clusters.get(RowRef.of(example))
-            if cluster is not None:
-                self.near.setdefault(cluster, (split, example))
 
     def reason(self, example: Example) -> tuple[str, str] | None:
         """(code, reason) for which an example has to leave."""
-        there = self.places.get(input_key(example))
+        key = input_key(example)
+        there = self.places.get(key)
         if there and "leak-exact" not in self.skip:
             return "leak-exact", f"also in {there[0]}: line {there[1].line} of {there[1].file}"
-        near = self.near.get(self.clusters.get(RowRef.of(example), -1))
+        near = next((twin for twin in self.twins.get(key, ()) if twin[0] in self.guarded), None)
         if near and not there and "leak-near" not in self.skip:
             return "leak-near", f"nearly the same as in {near[0]}: line {near[1].line} of {near[1].file}"
         if RowRef.of(example) in self.long and "too-long" not in self.skip:

@@ -15,7 +15,7 @@ from tuneworth.data import Example, Reading, audit, clean, read_examples
 from tuneworth.data.canonical import canonical_row
 from tuneworth.data.changes import summary
 from tuneworth.data.cleaning import Repairs, wanted
-from tuneworth.data.clusters import near_clusters
+from tuneworth.data.clusters import near_twins
 from tuneworth.data.findings import Split
 from tuneworth.data.masking import check_masks, masked
 from tuneworth.data.shape import is_id_name
@@ -171,7 +171,7 @@ def _removed(
         model = find_model(task.model)
         ruler = ruler_for(Renderer.load(model.path), model.context_tokens)
     found = audit(train, validation, test, kind=learnt.shape.kind, ruler=ruler)
-    clusters = near_clusters([*train, *validation, *test], found.near)
+    twins = near_twins(train, validation, test, found.near) if found.near is not None else {}
     files = {part[0].file: name for name, part in (("train", train), ("validation", validation)) if part}
 
     def rest(example: Example) -> Hashable:
@@ -180,7 +180,7 @@ def _removed(
         others = {name: cell for name, cell in cells.items() if name not in known and not is_id_name(name)}
         return wanted(example), orjson.dumps(others)
 
-    result = clean(train, validation, test, found, repairs=task.repairs, clusters=clusters, teaches=rest)
+    result = clean(train, validation, test, found, repairs=task.repairs, twins=twins, teaches=rest)
     gone: dict[tuple[str, int], tuple[str, str]]
     gone = {(removal.split, removal.line - 1): (removal.code, removal.reason) for removal in result.removed}
     for part in _LEARNT:
