@@ -146,11 +146,11 @@ class _Border:
     def __init__(self, repairs: Repairs, long: frozenset[RowRef], twins: Twins) -> None:
         self.skip, self.long, self.twins = repairs.skip, long, twins
         self.places: dict[str, tuple[str, Example]] = {}
-        self.guarded: set[str] = set()
+        self.guarded: list[str] = []
 
     def guard(self, split: str, examples: Iterable[Example]) -> None:
         """From now on rows like these are leaks."""
-        self.guarded.add(split)
+        self.guarded.append(split)
         for example in examples:
             self.places.setdefault(input_key(example), (split, example))
 
@@ -160,7 +160,8 @@ class _Border:
         there = self.places.get(key)
         if there and "leak-exact" not in self.skip:
             return "leak-exact", f"also in {there[0]}: line {there[1].line} of {there[1].file}"
-        near = next((twin for twin in self.twins.get(key, ()) if twin[0] in self.guarded), None)
+        twins = self.twins.get(key, ())
+        near = next((twin for split in self.guarded for twin in twins if twin[0] == split), None)
         if near and not there and "leak-near" not in self.skip:
             return "leak-near", f"nearly the same as in {near[0]}: line {near[1].line} of {near[1].file}"
         if RowRef.of(example) in self.long and "too-long" not in self.skip:
