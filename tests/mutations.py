@@ -232,7 +232,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a unit that is tied to a test row leaves test", "data/splitting.py",
-        "is_test = bool(merged & tested)", "is_test = unit in tested", "data", "test_a_row_in_test_stays",
+        "is_test = bool(merged & tested)", "is_test = unit in tested", "data", "stays_in_test",
     ),
     Mutation(
         "the share in test is not kept within bounds", "data/units.py",
@@ -246,7 +246,7 @@ MUTATIONS = [
     Mutation(
         "ties lose their repeats, so that cleaning again decides them", "data/cleaning.py",
         "votes = undecided if asked else frozenset[str]()", "votes = frozenset[str]()",
-        "pipeline", "test_rows_are_conserved",
+        "pipeline", "test_a_tie_under_majority",
     ),
     Mutation(
         "a run means another version when the set goes on", "pipeline/running.py",

@@ -112,10 +112,10 @@ def test_every_class_has_its_share_in_test_within_a_quarter_and_a_row(sizes: lis
 
 ROWS = st.lists(
     st.tuples(
-        st.integers(0, 25),
+        st.integers(0, 60),
         st.sampled_from("abc"),
-        st.sampled_from([None, *"ghijklmn"]),
-        st.sampled_from([None, 1, 2, 3]),
+        st.sampled_from([None] * 6 + [*"ghijklmn"]),
+        st.sampled_from([None] * 9 + [1, 2, 3]),
     ),
     min_size=2,
     max_size=60,
@@ -146,6 +146,16 @@ def test_a_row_in_test_stays_in_test_whatever_is_appended(drawn, cut, seed, kind
             units.join(number)
         place = {example.id: units.unit(number) for number, example in enumerate(examples)}
         assert {place[id_] for id_ in moved} <= {place[id_] for id_ in before}
+
+
+def test_a_row_that_is_tied_to_an_earlier_train_row_stays_in_test_and_takes_it_along():
+    examples = [row(n, f"question {n}", group=f"user {n}") for n in range(100)]
+    before = both(examples, kind="generation")
+    learnt, judged = before.train[0], before.test[-1]
+    assert learnt.line < judged.line
+    tie = row(100, judged.text, group=learnt.group)
+    after = {example.id for example in both([*examples, tie], kind="generation").test}
+    assert after == {example.id for example in before.test} | {learnt.id, tie.id}
 
 
 def test_without_groups_no_row_ever_crosses_the_border_of_test():

@@ -152,6 +152,13 @@ def test_contradictions_are_repaired_by_the_policy_that_was_named(policy: str, l
     assert (policy == "keep") == bool(result.notes)
 
 
+def test_a_tie_under_majority_keeps_its_repeats_so_that_cleaning_again_does_not_decide_it() -> None:
+    rows = lines(("x", "1", "a"), ("x", "1", "A"), ("y", "1", "a"), ("y", "2", "a"), ("z", "1", "b"))
+    result = cleaned({"train": rows}, contradictions="majority")
+    assert result.changes == []
+    assert "1 input has several answers" in result.notes[0]
+
+
 def test_unknown_repairs_policies_and_masks_are_named_with_the_nearest_known() -> None:
     with pytest.raises(InputError) as caught:
         Repairs.chosen(["leak-exakt"], "major")
