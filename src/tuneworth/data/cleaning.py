@@ -69,13 +69,18 @@ class Removal:
         return self.example.id
 
     @property
+    def file(self) -> str:
+        """The row's file."""
+        return self.example.file
+
+    @property
     def line(self) -> int:
         """The row's line in its file."""
         return self.example.line
 
     def to_json(self) -> dict[str, Any]:
         """An entry of the change list: where, why, the row before, and nothing after."""
-        place = {"split": self.split, "id": self.id, "file": self.example.file, "line": self.line}
+        place = {"split": self.split, "id": self.id, "file": self.file, "line": self.line}
         return {**place, "code": self.code, "reason": self.reason, "before": self.example.to_json(), "after": None}
 
 
