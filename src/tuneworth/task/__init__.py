@@ -2,17 +2,25 @@
 
 from tuneworth.task.commented import commented_yaml
 from tuneworth.task.reading import known_keys, load_task, parse_task
+from tuneworth.task.reference import NAME, NAME_RULE, PARTS, Reference, data_reference, parse_reference, set_reference
 from tuneworth.task.schema import Columns, Decision, Task, Training, format_seconds, parse_seconds
 
 __all__ = [
+    "NAME",
+    "NAME_RULE",
+    "PARTS",
     "Columns",
     "Decision",
+    "Reference",
     "Task",
     "Training",
     "commented_yaml",
+    "data_reference",
     "format_seconds",
     "known_keys",
     "load_task",
+    "parse_reference",
     "parse_seconds",
     "parse_task",
+    "set_reference",
 ]
