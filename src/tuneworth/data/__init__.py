@@ -1,9 +1,9 @@
 """Files become Examples: read, audit, clean, split."""
 
-from tuneworth.data.audit import Audit, Judgement, audit
+from tuneworth.data.audit import Audit, audit
 from tuneworth.data.cleaning import Cleaned, Removal, clean
 from tuneworth.data.example import Example, Message, content_id
-from tuneworth.data.findings import Finding, RowRef, Severity, Split
+from tuneworth.data.findings import Finding, Judgement, RowRef, Severity, Split
 from tuneworth.data.normalising import NORMALISATION, input_key, normalise
 from tuneworth.data.reading import Reading, read_examples
 from tuneworth.data.shape import Kind, Shape

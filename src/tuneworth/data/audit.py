@@ -6,36 +6,21 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tuneworth.data import checks
 from tuneworth.data.example import Example
-from tuneworth.data.findings import Finding, RowRef, Split, plural
+from tuneworth.data.findings import Finding, Judgement, RowRef, Split, Status, plural
+from tuneworth.data.fitness import FIT_CODES, Growth, detectable, fitness
 from tuneworth.data.normalising import NORMALISATION
-
-Status = Literal["pass", "warn", "fail", "not-measured"]
+from tuneworth.data.vectors import Vectorise
 
 SCHEMA = "tuneworth.audit/1"
 TRAIN_ROWS_FAIL, TRAIN_ROWS_WARN = 50, 200
 TEST_ROWS_FAIL, TEST_ROWS_WARN = 30, 200
 # What says something about size and not about quality.
 _SIZE_CODES = frozenset(["rare-class", "class-missing-in-train", "class-missing-in-test"])
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """The answer to one question about a data set, and why."""
-
-    status: Status
-    why: str
-
-
-_NO_DOMAIN = Judgement(
-    "not-measured", "how far the texts are from what the model knows can only be seen with the model"
-)
-_NO_RELEVANCE = Judgement(
-    "not-measured", "whether the rows resemble real use can only be seen with a file of real requests"
-)
+_OTHER_CODES = _SIZE_CODES | FIT_CODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +68,15 @@ def audit(
     count_tokens: Callable[[Example], int] | None = None,
     context_tokens: int | None = None,
     dropped: Sequence[Finding] = (),
+    vectorise: Vectorise | None = None,
+    traffic: Sequence[Example] = (),
+    seed: int = 0,
 ) -> Audit:
     """Look at the rows of a data set as they were given; empty splits are ones that do not exist (yet).
 
     `count_tokens` gives the length in tokens of a whole example, prompt and answer; `context_tokens` is the
     most that the model can take. `dropped` are findings of reading: rows that could not be used at all.
+    `vectorise` makes sentence vectors, `traffic` is a sample of real requests (their answers are not looked at).
     """
     parts: dict[Split, Sequence[Example]] = {"train": train, "validation": validation, "test": test}
     keys = checks.keys_of(parts)
@@ -103,11 +92,13 @@ def audit(
         findings += checks.balance(parts)
     findings += checks.private_data(parts)
     findings += checks.special_tokens(parts)
+    fit = fitness(parts, traffic, kind=kind, vectorise=vectorise, seed=seed)
+    findings += fit.findings
     answers = {
-        "domain": _NO_DOMAIN,
-        "relevance": _NO_RELEVANCE,
+        "domain": fit.domain,
+        "relevance": fit.relevance,
         "quality": _quality(findings),
-        "size": _size(parts, kind, findings),
+        "size": _size(parts, kind, findings, fit.growth),
     }
     rows = {split: len(examples) for split, examples in parts.items()}
     return Audit(answers, rows, tuple(findings), _classes(parts) if kind == "classification" else {}, tokens)
@@ -132,15 +123,15 @@ def _classes(parts: checks.Parts) -> dict[str, dict[Split, int]]:
 
 
 def _quality(findings: Sequence[Finding]) -> Judgement:
-    grave = [finding for finding in findings if finding.code not in _SIZE_CODES and finding.severity != "info"]
+    grave = [finding for finding in findings if finding.code not in _OTHER_CODES and finding.severity != "info"]
     if not grave:
-        minor = [finding.message for finding in findings if finding.code not in _SIZE_CODES]
+        minor = [finding.message for finding in findings if finding.code not in _OTHER_CODES]
         return Judgement("pass", "; ".join(minor) if minor else "no flaw was found in any row")
     failed = any(finding.severity == "error" for finding in grave)
     return Judgement("fail" if failed else "warn", "; ".join(finding.message for finding in grave))
 
 
-def _size(parts: checks.Parts, kind: str, findings: Sequence[Finding]) -> Judgement:
+def _size(parts: checks.Parts, kind: str, findings: Sequence[Finding], growth: Growth | None) -> Judgement:
     train, test = len(parts["train"]), len(parts["test"])
     why = [f"{plural(train, 'train row')}"]
     levels = [_level(train, TRAIN_ROWS_FAIL, TRAIN_ROWS_WARN)]
@@ -153,6 +144,7 @@ def _size(parts: checks.Parts, kind: str, findings: Sequence[Finding]) -> Judgem
         points = 100 * 1.96 * math.sqrt(0.25 / test)
         verb = plural(test, "test row shows", "test rows show")
         why.append(f"{verb} an accuracy to within {points:.1f} points at worst (95 %)")
+        why += detectable(test)
         levels.append(_level(test, TEST_ROWS_FAIL, TEST_ROWS_WARN))
     else:
         why.append("there is no test set yet; one will be split off")
@@ -160,6 +152,9 @@ def _size(parts: checks.Parts, kind: str, findings: Sequence[Finding]) -> Judgem
         if finding.code in _SIZE_CODES:
             why.append(finding.message)
             levels.append(1)
+    if growth is not None:
+        why.append(growth.why)
+        levels.append(int(growth.wanted))
     order: tuple[Status, ...] = ("pass", "warn", "fail")
     return Judgement(order[max(levels)], "; ".join(why))
 
