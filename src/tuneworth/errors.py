@@ -16,11 +16,15 @@ from difflib import get_close_matches
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in the user's input: what, where (file, line or key), and how to cure it."""
+    """One mistake in the user's input: what, where (file, line or key), and how to cure it.
+
+    `code` names the kind of mistake for programs (kebab-case, listed in docs/reference.md); empty where it has none.
+    """
 
     what: str
     where: str = ""
     cure: str = ""
+    code: str = ""
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
@@ -34,8 +38,8 @@ class TuneworthError(Exception):
     exit_code = 1
     http_status = 500
 
-    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
-        self.problems: tuple[Problem, ...] = (Problem(what, where, cure),)
+    def __init__(self, what: str, *, where: str = "", cure: str = "", code: str = "") -> None:
+        self.problems: tuple[Problem, ...] = (Problem(what, where, cure, code),)
         super().__init__(str(self.problems[0]))
 
 

@@ -235,7 +235,8 @@ def test_conversations_keep_system_and_earlier_turns_and_join_text_parts(tmp_pat
     ]
     assert first.answer == "A long story, number 0."
     assert first.text == "Tell me more about it"
-    assert (reading.shape.rows, reading.shape.kind) == ("chat", "generation")
+    assert (reading.shape.rows, reading.shape.kind) == ("chat", "chat")
+    assert first.messages[2].weight == 0
 
 
 def test_quotes_that_enclose_no_cell_are_plain_characters_in_tsv(tmp_path):
@@ -325,10 +326,15 @@ def test_ten_thousand_rows_are_read_in_well_under_a_second(shared_data):
         ("banking77/train.csv", {}, 10003, "classification", 10017),
         ("banking77/test.csv", {}, 3080, "classification", 3085),
         ("sms_spam/sms.tsv", {"input": "2", "output": "1"}, 5574, "classification", 5574),
-        ("gsm8k/train.jsonl", {}, 7473, "generation", 7473),
-        ("gsm8k/test.jsonl", {}, 1319, "generation", 1319),
+        ("gsm8k/train.jsonl", {}, 7473, "reasoning", 7473),
+        ("gsm8k/test.jsonl", {}, 1319, "reasoning", 1319),
         ("openbookqa/train.json", {"input": "instruction", "output": "answer"}, 4957, "classification", None),
         ("openbookqa/test.json", {"input": "instruction", "output": "output"}, 500, "classification", None),
+        ("openbookqa/test.json", {"output": "answer"}, 500, "classification", None),
+        ("scitldr/train.jsonl", {}, 1992, "generation", 1992),
+        ("scitldr/test.jsonl", {}, 618, "generation", 618),
+        ("glaive_toolcall_demo/glaive_toolcall_en_demo.json", {}, 300, "tools", None),
+        ("snips_nlu/GetWeather/train_GetWeather.json", {}, 300, "extraction", None),
     ],
 )
 def test_the_shared_data_sets_are_read(shared_data, file, columns, rows, kind, last_line):
@@ -348,9 +354,7 @@ def test_the_shared_data_sets_are_read(shared_data, file, columns, rows, kind, l
             ["sms.tsv:1: there is no header", "'ham' is also a value", "--input 2 --output 1"],
         ),
         ("openbookqa/train.json", ["'output' or 'answer' could be it", "--output NAME", "'instruction'"]),
-        ("scitldr/dev.jsonl", ["dev.jsonl:1: 'source' is a list", "1,238 problems in all"]),
-        ("glaive_toolcall_demo/glaive_toolcall_en_demo.json", ["ShareGPT conversations"]),
-        ("snips_nlu/GetWeather/train_GetWeather.json", ["one JSON object, not an array of rows"]),
+        ("glaive_toolcall_demo/glaive_toolcall_zh_demo.json", ["json:5819: message 3", "json:8763: message 3"]),
         ("snips_nlu/PlayMusic/train_PlayMusic_full.json", ["json:9091: byte 0xed at offset 150732", "UTF-8"]),
         ("snips_nlu/slotgated_split/test/label", ["no format recognised"]),
         ("banking77/categories.json", ["categories.json:2: a row is an object, this is a text"]),

@@ -17,6 +17,7 @@ from scipy.special import ndtri
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+from tuneworth.data.private import private_kinds
 from tuneworth.data.vectors import Floats, Vectorise, fitted_vectors, unit_rows
 
 NEAREST = 3
@@ -34,7 +35,7 @@ _LIKENESS_IN_GAP = 0.4
 _GROUPED = 1_500
 _SHOWN = 90
 _WORD = re.compile(r"[^\W\d_][\w'’-]{2,}")
-_PRIVATE = re.compile(r"@|\d[\d -]{5,}|https?:|www\.")
+_LINK_OR_NUMBER = re.compile(r"@|\d[\d -]{5,}|https?:|www\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +162,11 @@ def _shares(texts: Sequence[str]) -> dict[str, float]:
 
 
 def showable(texts: Sequence[str], most: int = 2) -> tuple[str, ...]:
-    """The first different texts, shortened, that hold no address, link or long number."""
+    """The first different texts, shortened, that hold no private data, link or long number."""
     shown: dict[str, None] = {}
     for text in texts:
         line = " ".join(text.split())
-        if line and not _PRIVATE.search(line):
+        if line and not _LINK_OR_NUMBER.search(line) and not any(private_kinds(line)):
             shown.setdefault(line if len(line) <= _SHOWN else line[: _SHOWN - 1].rstrip() + "…")
         if len(shown) == most:
             break

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneworth.data.coverage import FEWEST_ROWS, Coverage, coverage, sample_rows, showable
+from tuneworth.data.coverage import FEWEST_ROWS, Coverage, coverage, showable
 from tuneworth.data.example import Example
 from tuneworth.data.findings import Finding, Judgement, Severity, Split, Status, plural, refs
 from tuneworth.data.relevance import misspelt_labels, odd_forms, off_topic
@@ -22,7 +22,7 @@ OFF_TOPIC_WARN, OFF_TOPIC_FAIL = 0.01, 0.2
 GAIN_WANTED = 0.02
 """More rows are asked for when doubling them adds at least this to the accuracy, at the low end of its interval."""
 ROWS_LOOKED_AT = 10_000
-"""Training rows that are searched for off-topic ones, at most; more are sampled."""
+"""Rows of each split that are looked at, at most; more are sampled."""
 DIFFER_ON = 0.1
 """Share of test rows that two ways answer differently, assumed before either is measured."""
 
@@ -49,15 +49,16 @@ class Fitness:
 
 
 def fitness(
-    parts: Parts, traffic: Sequence[Example], *, kind: str, vectorise: Vectorise | None, seed: int = 0
+    parts: Parts, traffic: Sequence[Example], *, rows: int, kind: str, vectorise: Vectorise | None, seed: int = 0
 ) -> Fitness:
-    """Judge the training rows against the requests of `traffic` (or, in their place, the held-out rows given).
+    """Judge training rows (`parts`, a sample of `rows` of them) against the requests of `traffic` or, in their place,
+    the held-out rows given.
 
     Without `vectorise` (no table of word vectors) only the forms of labels and answers are judged.
     """
     domain, uncovered = _domain(parts, traffic, vectorise, seed)
-    relevance, strays = _relevance(parts["train"], kind, vectorise, seed)
-    growth = _growth(parts["train"], seed) if kind == "classification" and vectorise is not None else None
+    relevance, strays = _relevance(parts["train"], rows, kind, vectorise, seed)
+    growth = _growth(parts["train"], rows, seed) if kind == "classification" and vectorise is not None else None
     return Fitness(domain, relevance, growth, (*uncovered, *strays))
 
 
@@ -125,7 +126,7 @@ def _uncovered(found: Coverage, what: str) -> str:
 
 
 def _relevance(
-    train: Sequence[Example], kind: str, vectorise: Vectorise | None, seed: int
+    train: Sequence[Example], rows: int, kind: str, vectorise: Vectorise | None, seed: int
 ) -> tuple[Judgement, list[Finding]]:
     findings = [*(_spellings(train) if kind == "classification" else ()), *_forms(train)]
     status: Status = "warn" if findings else "pass"
@@ -135,7 +136,7 @@ def _relevance(
     elif vectorise is None:
         unmeasured = "whether rows are off-topic was not measured: the table of word vectors is not on this machine"
     else:
-        off, strays = _off_topic(train, vectorise, seed)
+        off, strays = _off_topic(train, rows, vectorise, seed)
         findings = [*strays, *findings]
         status = off if off != "pass" else status
     why = [finding.message for finding in findings]
@@ -145,13 +146,12 @@ def _relevance(
     return Judgement(status, "; ".join(why) or "no row was found that does not belong to the task"), findings
 
 
-def _off_topic(train: Sequence[Example], vectorise: Vectorise, seed: int) -> tuple[Status, list[Finding]]:
-    rows = [train[row] for row in sample_rows(len(train), ROWS_LOOKED_AT, seed)]
-    strays = [rows[row] for row in off_topic([e.text for e in rows], [e.answer for e in rows], vectorise, seed)]
+def _off_topic(train: Sequence[Example], rows: int, vectorise: Vectorise, seed: int) -> tuple[Status, list[Finding]]:
+    strays = [train[row] for row in off_topic([e.text for e in train], [e.answer for e in train], vectorise, seed)]
     if not strays:
         return "pass", []
-    status = _status(len(strays) / len(rows), OFF_TOPIC_WARN, OFF_TOPIC_FAIL)
-    message = _strays(strays, len(rows), len(train), few=status == "pass")
+    status = _status(len(strays) / len(train), OFF_TOPIC_WARN, OFF_TOPIC_FAIL)
+    message = _strays(strays, len(train), rows, few=status == "pass")
     severity: Severity = "info" if status == "pass" else "warn"
     return status, [Finding("off-topic", severity, len(strays), message, refs(strays), split="train")]
 
@@ -193,8 +193,8 @@ def _forms(train: Sequence[Example]) -> list[Finding]:
     return findings
 
 
-def _growth(train: Sequence[Example], seed: int) -> Growth | None:
-    curve = learning_curve([example.text for example in train], [example.answer for example in train], seed)
+def _growth(train: Sequence[Example], rows: int, seed: int) -> Growth | None:
+    curve = learning_curve([example.text for example in train], [example.answer for example in train], rows, seed)
     if curve is None:
         return None
     low, high = curve.interval

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuneworth.data.opening import FORMAT_NAMES, Opened
-from tuneworth.data.rows import Rows
+from tuneworth.data.opening import FORMAT_NAMES, Format
+from tuneworth.data.problems import Tally
 from tuneworth.data.shape import is_known, looks_like_labels
-from tuneworth.data.tables import Grid, rows_of_grid
+from tuneworth.data.tables import Grid
 from tuneworth.errors import InputError, Problem
 from tuneworth.task import Columns
 
@@ -15,25 +15,27 @@ _LONGEST_NAME = 80
 _MOST_WORDS = 12
 
 
-def name_columns(opened: Opened, grid: Grid, columns: Columns) -> Rows:
-    """The rows of `grid` under the names of its header, or under numbers when `columns` gives numbers.
+def find_names(grid: Grid, columns: Columns, format_: Format, tally: Tally) -> tuple[tuple[str, ...], bool]:
+    """(column names, whether the first record holds them). Without a header they are numbers, and `columns` too.
 
-    Raises InputError when there is no header, or one that cannot be used, and says how to cure it.
+    `grid` is the beginning of the table. Raises InputError when there is no header, or one that cannot be used, and
+    says how to cure it.
     """
-    where = str(opened.path)
+    where = tally.file
     if not grid.records:
-        raise InputError.of(list(grid.problems) or [Problem("the file has no rows", where)])
+        raise InputError("the file has no rows", where=where, code="too-few-rows")
     line, first = grid.records[0]
     names = [cell.strip() for cell in first]
     if _by_number(columns, names):
         _check_numbers(columns, len(names), f"{where}:{line}", names)
-        return rows_of_grid(opened, grid, [str(number) for number in range(1, len(names) + 1)])
+        return tuple(str(number) for number in range(1, len(names) + 1)), False
     problem = _unusable(names) or _looks_like_data(grid, names, columns)
     if problem:
-        raise InputError(problem, where=f"{where}:{line}", cure=_cure(grid, len(names)))
-    if len(grid.records) == 1 and not grid.problems:
-        raise InputError(f"the {FORMAT_NAMES[opened.format]} file has a header but no rows", where=where)
-    return rows_of_grid(opened, grid, None)
+        raise InputError(problem, where=f"{where}:{line}", cure=_cure(grid, len(names)), code="header")
+    if len(grid.records) == 1 and not tally.counts:
+        what = f"the {FORMAT_NAMES[format_]} file has a header but no rows"
+        raise InputError(what, where=where, code="too-few-rows")
+    return tuple(names), True
 
 
 def _by_number(columns: Columns, names: Sequence[str]) -> bool:
@@ -48,14 +50,14 @@ def _is_number(name: str) -> bool:
 def _check_numbers(columns: Columns, width: int, where: str, names: Sequence[str]) -> None:
     problems = []
     if columns.input is None or columns.output is None:
-        problems.append(Problem("only one column is given by number", where, "give both input and output"))
+        problems.append(Problem("only one column is given by number", where, "give both input and output", "columns"))
     for role, name in columns.model_dump().items():
         if name is not None and not (_is_number(name) and 1 <= int(name) <= width):
             cure = f"columns are 1 to {width}"
-            problems.append(Problem(f"there is no column {name} for {role}", where, cure))
+            problems.append(Problem(f"there is no column {name} for {role}", where, cure, "columns"))
     if width > 1 and all(name and is_known(name) for name in names):
         cure = f"choose columns by name: {', '.join(names)}"
-        problems.append(Problem("columns are given by number, but the first line is a header", where, cure))
+        problems.append(Problem("columns are given by number, but the first line is a header", where, cure, "columns"))
     if problems:
         raise InputError.of(problems)
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tuneworth.data.opening import Format
-from tuneworth.errors import Problem
+from tuneworth.data.problems import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +19,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """All rows of one file that could be parsed, and the mistakes in those that could not.
+    """The rows of a piece of a file that could be parsed, and in `tally` the mistakes in those that could not."""
 
-    `header` is False when columns are named by number ("1", "2", ...) because the file names none.
-    """
-
-    format: Format
-    columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    problems: tuple[Problem, ...] = ()
-    notes: tuple[str, ...] = ()
-    header: bool = True
+    tally: Tally
+    blank: int = 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that a row has, in the order in which they come up."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row.cells))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneworth.data import Example, Reading, audit, clean, read_examples, split
-from tuneworth.errors import InputError
+from tuneworth.data import Example, Reading, Ruler, answer_key, audit, clean, read_examples, split
+from tuneworth.data.requests import read_requests
+from tuneworth.data.vectors import Vectorise, default_vectors
+from tuneworth.errors import InputError, MachineError
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.sources import check_model_id, find_model
 from tuneworth.rendering import Renderer
@@ -20,6 +23,8 @@ from tuneworth.store.atomic import read_json, read_jsonl, write_json, write_json
 from tuneworth.store.cache import sha256_of
 from tuneworth.store.run import RunFolder
 from tuneworth.task import Task, commented_yaml
+
+_FILES = ("train", "validation", "test", "traffic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +84,16 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
         _read_other(task.data.test, reading, "test"),
     ]
     dropped = [*reading.dropped, *(finding for read in others if read for finding in read.dropped)]
+    traffic = read_requests(Path(task.data.traffic), reading.shape.input) if task.data.traffic else ()
     watcher.advance(1)
     kind = reading.shape.kind
     validation, test = (read.examples if read else () for read in others)
     watcher.advance(1)
     model = find_model(task.models[0])
-    renderer = Renderer.load(model.path)
-
-    def count_tokens(example: Example) -> int:
-        texts = [*(message.content for message in example.messages), example.answer]
-        return sum(len(renderer.encode_text(text)) for text in texts)
-
+    ruler = _ruler(Renderer.load(model.path), model.context_tokens)
     found = audit(
-        reading.examples, validation, test, kind=kind, count_tokens=count_tokens,
-        context_tokens=model.context_tokens, dropped=dropped,
+        reading.examples, validation, test, kind=kind, ruler=ruler, vectorise=_vectors(watcher),
+        traffic=traffic, dropped=dropped, seed=task.seed,
     )  # fmt: skip
     cleaned = clean(reading.examples, validation, test, found)
     # Split after cleaning: what is removed as a repeat can then not stand on both sides.
@@ -119,6 +120,31 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     watcher.advance(1)
 
 
+def _vectors(watcher: Watcher) -> Vectorise | None:
+    """The table of word vectors; None, and a note, where it can not be had: the audit then leaves questions open."""
+    try:
+        return default_vectors()
+    except MachineError as error:
+        watcher.note(f"Domain and relevance are not measured: {error}")
+        return None
+
+
+def _ruler(renderer: Renderer, context_tokens: int) -> Ruler:
+    """Lengths as the model sees them: the tokens of the texts, and what the template writes around messages."""
+    turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    first, second = (len(renderer.training(turn * turns).ids) for turns in (1, 2))
+    each = math.ceil((second - first) / 2) - 1
+    once = first - 2 - 2 * each
+
+    def count_tokens(example: Example) -> int:
+        texts = [*(message.content for message in example.messages), answer_key(example), example.tools]
+        return (
+            once + each * (len(example.messages) + 1) + sum(len(renderer.encode_text(text)) for text in texts if text)
+        )
+
+    return Ruler(count_tokens, context_tokens, renderer.control_strings)
+
+
 def _prepared(folder: RunFolder) -> bool:
     return (folder.splits / "splits.json").is_file()
 
@@ -136,14 +162,13 @@ def read_splits(folder: RunFolder) -> Prepared:
 def _identity(task: Task) -> str:
     """A hash of everything that decides the run: the data by content, and the task but for where the data lies."""
     content = task.model_dump(mode="json", by_alias=True)
-    for key in ("train", "validation", "test"):
-        content["data"].pop(key)
+    content["files"] = [key for key in _FILES if content["data"].pop(key)]  # the same file may play another part
     text = json.dumps(content, sort_keys=True) + _data_sha256(task)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _with_absolute_paths(task: Task) -> Task:
-    found = {key: getattr(task.data, key) for key in ("train", "validation", "test")}
+    found = {key: getattr(task.data, key) for key in _FILES}
     absolute = {key: str(Path(path).resolve()) if path else None for key, path in found.items()}
     return task.model_copy(update={"data": task.data.model_copy(update=absolute)})
 
@@ -158,7 +183,7 @@ def _data_sha256(task: Task) -> str:
     """One hash over all data files, so that a run knows its data by content."""
     _train_path(task)
     digest = hashlib.sha256()
-    for name in (task.data.train, task.data.validation, task.data.test):
+    for name in (getattr(task.data, key) for key in _FILES):
         if name is not None:
             path = Path(name)
             if path.is_dir():

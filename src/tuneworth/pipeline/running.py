@@ -20,6 +20,7 @@ from tuneworth.pipeline.finished import Run
 from tuneworth.pipeline.planning import ARMS, CLASSICAL, FEW_SHOT, LORA_FULL, ZERO_SHOT, Workshop, make_plan
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.reporting import write_report
+from tuneworth.pipeline.trainable import trainable
 from tuneworth.plan import EVALUATIONS
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder
@@ -60,7 +61,7 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
     if last < STAGES.index("plan"):
         return
     started = None if folder.plan.is_file() else clock
-    work = Workshop(task, folder, read_splits(folder), watcher, started)
+    work = Workshop(task, folder, trainable(read_splits(folder)), watcher, started)
     if wanted("plan", folder.plan):
         make_plan(work, clock)
     for name, family in ARMS.items():

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Kind = Literal["auto", "classification", "generation"]
+Kind = Literal[
+    "auto", "classification", "multilabel", "extraction", "generation", "reasoning", "chat", "tools", "preference"
+]
 Method = Literal["auto", "lora"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -48,7 +50,9 @@ class Section(BaseModel):
 class Columns(Section):
     input: str | None = Field(None, description="column that holds the text the model reads")
     output: str | None = Field(None, description="column that holds the wanted answer or label")
+    rejected: str | None = Field(None, description="column that holds the worse answer of a preference pair")
     group: str | None = Field(None, description="rows with the same value never land in two splits")
+    time: str | None = Field(None, description="column that says when a row came up")
     id: str | None = Field(None, description="column with a stable id of each row")
 
 
@@ -56,6 +60,7 @@ class Data(Section):
     train: str | None = Field(None, description="the examples: CSV, TSV, JSON Lines or Parquet")
     validation: str | None = Field(None, description="rows for choosing; split off train when absent")
     test: str | None = Field(None, description="rows for judging; split off train when absent")
+    traffic: str | None = Field(None, description="a sample of real requests; the audit says which are not covered")
     columns: Columns = Field(default_factory=Columns, description="which column is what; guessed if absent")
 
 

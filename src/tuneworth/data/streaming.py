@@ -1,0 +1,435 @@
+"""A data set of any size, read in pieces: each piece is a small job that any process can do on its own.
+
+    source = open_source(path, Columns(), "auto")     # looks at the beginning: format, shape, columns, kind
+    for batch in map(Job.read, source.jobs):          # or a process pool's map: jobs and batches can be pickled
+        batch.examples, batch.problems
+
+Small files are one job. Lines of JSON are cut at line feeds, tables between records, Parquet between rows; a JSON
+array is one piece. Memory is that of one piece. Compressed files are unpacked first, into a temporary folder that
+lives as long as the source.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import orjson
+
+from tuneworth.data import contents
+from tuneworth.data.contents import Content, Reader
+from tuneworth.data.conversations import Note
+from tuneworth.data.example import Example, Message, content_id
+from tuneworth.data.findings import RowRef, plural
+from tuneworth.data.header import find_names
+from tuneworth.data.jsonrows import parse_json_array, parse_json_lines, type_name
+from tuneworth.data.kinds import answer_of, recognise_kind
+from tuneworth.data.opening import FORMAT_NAMES, Opened, open_data
+from tuneworth.data.problems import RowProblem, Tally, listed
+from tuneworth.data.rows import Row, Rows
+from tuneworth.data.shape import (
+    Kind,
+    RowShape,
+    Sample,
+    Shape,
+    any_separator,
+    choose_columns,
+    choose_shape,
+    label_separator,
+    shape_of,
+)  # fmt: skip
+from tuneworth.data.tables import (
+    LONGEST_ROW,
+    Dialect,
+    cut_records,
+    dialect_notes,
+    find_dialect,
+    parquet_rows,
+    parse_grid,
+    parse_parquet,
+    parse_tagged_lines,
+    rows_of_grid,
+)  # fmt: skip
+from tuneworth.errors import InputError, Problem
+from tuneworth.task import Columns
+
+PIECE = 8 << 20
+"""Bytes of a job, about."""
+LARGEST_WHOLE = 1 << 30
+"""Bytes of the largest file that is read in one piece (a JSON array)."""
+
+_READERS: Mapping[RowShape, Reader] = {
+    "table": contents.read_table,
+    "chat": contents.read_chat,
+    "prompt-completion": contents.read_prompt,
+    "alpaca": contents.read_alpaca,
+    "sharegpt": contents.read_conversations,
+    "preference": contents.read_preference,
+    "chosen-rejected": contents.read_pair,
+    "comparison": contents.read_comparison,
+    "chunks": contents.read_chunks,
+    "tags": contents.read_tags,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the rows of a source are understood. `nested` are the columns whose cells are lists of texts or
+    objects, `separator` stands between the labels of one cell, `chosen` says that the user chose the shape."""
+
+    shape: RowShape
+    columns: Columns
+    kind: Kind
+    nested: frozenset[str] = frozenset()
+    separator: str | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a file: bytes `start` to `end` (rows from 0 in Parquet), of which the first is on `line`.
+
+    `names` are the columns of a table, `skip` says that the first record is the header.
+    """
+
+    file: Opened
+    start: int
+    end: int
+    line: int
+    dialect: Dialect | None = None
+    names: tuple[str, ...] = ()
+    skip: bool = False
+
+    def parse(self, tally: Tally) -> Rows:
+        """The rows of this part; mistakes go to `tally`."""
+        if self.file.format == "parquet":
+            return parse_parquet(self.file.path, self.file.shown, self.start, self.end, tally)
+        if self.end - self.start > LONGEST_ROW + PIECE and self.file.format != "json":
+            size = f"{(self.end - self.start) / 2**20:,.0f} MiB"
+            what = f"a row of {size}; at most {LONGEST_ROW >> 20} MiB are read"
+            tally.add(self.line, "line-too-long", what, byte=self.start, cure="check that line ends are not missing")
+            return Rows((), tally)
+        data = self.read()
+        if self.file.format == "json-lines":
+            return parse_json_lines(data, self.line, self.start, tally)
+        if self.file.format == "json":
+            return parse_json_array(data, self.start, tally)
+        if self.dialect is None:
+            return parse_tagged_lines(data, self.line, self.start, tally)
+        grid = parse_grid(data, self.dialect, self.line, self.start, tally)
+        rows = rows_of_grid(grid.records[int(self.skip) :], self.names, self.dialect, tally)
+        return Rows(rows, tally, grid.blank)
+
+    def read(self) -> bytes:
+        """The bytes of this part."""
+        with self.file.path.open("rb") as file:
+            file.seek(self.start)
+            return file.read(self.end - self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a job read.
+
+    The ids of `examples` come from their content, so that the same row twice has the same id until the batches are
+    collected. `problems` are the first five of each code, `counts` counts all of them, warnings too. `left_out` are
+    rows that were not used, with the code of the reason; `shapes` counts the rows by their shape.
+    """
+
+    examples: tuple[Example, ...]
+    problems: tuple[RowProblem, ...]
+    counts: Mapping[str, int]
+    left_out: tuple[tuple[str, RowRef], ...]
+    shapes: Mapping[RowShape, int]
+    rows: int
+    blank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A piece of a source, and how to understand it. Can be pickled."""
+
+    piece: Piece
+    layout: Layout
+
+    def read(self) -> Batch:
+        """Parse, validate, and make Examples. Raises InputError only when the file itself cannot be read."""
+        tally = Tally(self.piece.file.shown)
+        return batch_of(self.piece.parse(tally), self.layout)
+
+
+class Scratch:
+    """A temporary folder that is made when it is needed and goes when nobody holds this object any more."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+
+    def __call__(self) -> Path:
+        """The folder."""
+        if self._path is None:
+            self._path = Path(tempfile.mkdtemp(prefix="tuneworth-"))
+            weakref.finalize(self, shutil.rmtree, self._path, ignore_errors=True)
+        return self._path
+
+
+@dataclass(slots=True)
+class Source:
+    """A data set that was looked at. `shape` says how it is understood, `jobs` read it in file order."""
+
+    shape: Shape
+    layout: Layout
+    jobs: tuple[Job, ...]
+    file: str
+    _first: Rows | None = field(default=None, repr=False)
+    _scratch: Scratch | None = field(default=None, repr=False)
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches of all jobs, one after the other in this process."""
+        for number, job in enumerate(self.jobs):
+            # The beginning was parsed when the source was looked at.
+            yield batch_of(self._first, self.layout) if number == 0 and self._first else job.read()
+            self._first = None
+
+
+def open_source(files: Path | Sequence[Path], columns: Columns, kind: str) -> Source:
+    """Look at a file, or at several of one data set, and cut them into jobs.
+
+    Format, shape, columns and kind are recognised from the first piece of the first file (all of a small file);
+    what `columns` and `kind` (unless "auto") say is kept. Raises InputError when a file is missing, empty, of
+    another kind, or cannot be understood.
+    """
+    paths = [files] if isinstance(files, Path) else list(files)
+    scratch = Scratch()
+    opened = [open_data(path, scratch) for path in paths]
+    if len({file.format for file in opened}) > 1:
+        found = ", ".join(f"{Path(file.shown).name} is {FORMAT_NAMES[file.format]}" for file in opened[:5])
+        cure = "keep files of one format together"
+        raise InputError(f"several formats: {found}", where=opened[0].shown, cure=cure, code="mixed-formats")
+    pieces: list[Piece] = []
+    notes = list(opened[0].notes)
+    first: Rows | None = None
+    tally = Tally(opened[0].shown)
+    header = True
+    for file in opened:
+        cut = _pieces(file)
+        if cut[0].dialect is not None:
+            cut, header, told = _named(cut, columns, tally if first is None else Tally(file.shown))
+            notes += told if first is None else []
+        if first is None:
+            tally = Tally(file.shown)
+            first = cut[0].parse(tally)
+        pieces += cut
+    assert first is not None
+    if not first.rows and len(pieces) == 1:
+        broken = listed(tally.problems(), tally.counts, tally.file)
+        raise InputError.of(broken or [Problem("the file has no rows", tally.file, code="too-few-rows")])
+    names = pieces[0].names or first.columns
+    sample = Sample(opened[0].format, names, first.rows, opened[0].shown, header)
+    try:
+        layout, why = _understand(sample, columns, kind)
+    except InputError as error:
+        more = listed(tally.problems(), tally.counts, tally.file)
+        raise InputError.of([*error.problems, *more]) from None
+    if first.blank and len(pieces) == 1:
+        notes.append(f"{plural(first.blank, 'blank line was', 'blank lines were')} skipped")
+    if len(opened) > 1:
+        notes.append(f"{len(opened)} files are read as one")
+    shape = Shape(
+        format=opened[0].format,
+        rows=layout.shape,
+        input=layout.columns.input,
+        output=layout.columns.output,
+        group=columns.group,
+        id=columns.id,
+        time=columns.time,
+        rejected=columns.rejected,
+        kind=layout.kind,
+        why=tuple(f"{sentence[0].upper()}{sentence[1:]}." for sentence in (*notes, *why)),
+    )
+    jobs = tuple(Job(piece, layout) for piece in pieces)
+    return Source(shape, layout, jobs, opened[0].shown if len(opened) == 1 else str(paths[0].parent), first, scratch)
+
+
+def _pieces(file: Opened) -> list[Piece]:
+    if file.format == "parquet":
+        rows, size = parquet_rows(file)
+        step = max(1, min(rows, rows * PIECE // (4 * size)))  # Parquet is some four times smaller than its rows
+        return [Piece(file, at, min(at + step, rows), at + 1) for at in range(0, max(rows, 1), step)]
+    if file.format == "json":
+        if file.size > LARGEST_WHOLE:
+            what = f"a JSON array of {file.size / 2**30:.1f} GiB cannot be read piece by piece"
+            cure = "save it as JSON Lines, one object a line (for example: jq -c '.[]' old.json > new.jsonl)"
+            raise InputError(what, where=file.shown, cure=cure, code="file-too-large")
+        return [Piece(file, file.start, file.size, 1)]
+    if file.format == "tagged-lines":
+        return [Piece(file, file.start, file.size, 1)]
+    dialect = find_dialect(file) if file.format in ("csv", "tsv") else None
+    if file.size <= PIECE:
+        return [Piece(file, file.start, file.size, 1, dialect)]
+    if dialect is None or dialect.lines_are_records:
+        return [Piece(file, *place, dialect) for place in _cut_lines(file, PIECE)]
+    return [Piece(file, *place, dialect) for place in cut_records(file, dialect, PIECE)]
+
+
+def _cut_lines(file: Opened, size: int) -> Iterator[tuple[int, int, int]]:
+    """(first byte, byte after the last, line) of pieces of about `size` bytes, cut at line feeds.
+
+    A line that is longer than LONGEST_ROW is a piece of its own, and never held in memory here.
+    """
+    start = position = file.start
+    line = 1
+    with file.path.open("rb") as stream:
+        stream.seek(position)
+        while block := stream.read(size):
+            first, last = position + block.find(b"\n") + 1, position + block.rfind(b"\n") + 1
+            if first > position:  # there is a line feed in this block
+                if first - start > LONGEST_ROW + size:
+                    yield start, first, line
+                    start, line = first, line + 1
+                    block = block[first - position :]
+                if last > start:
+                    yield start, last, line
+                    line += block.count(b"\n")
+                    start = last
+            position = stream.tell()
+    if start < position:
+        yield start, position, line
+
+
+def _named(pieces: list[Piece], columns: Columns, tally: Tally) -> tuple[list[Piece], bool, list[str]]:
+    """(pieces of a table file with the names of its columns, whether it has a header, what is worth telling)."""
+    head = pieces[0]
+    assert head.dialect is not None
+    try:
+        grid = parse_grid(head.read(), head.dialect, head.line, head.start, tally)
+        names, header = find_names(grid, columns, head.file.format, tally)
+    except InputError as error:
+        raise InputError.of([*error.problems, *listed(tally.problems(), tally.counts, tally.file)]) from None
+    named = [replace(piece, names=names, skip=header and piece is head) for piece in pieces]
+    return named, header, list(dialect_notes(head.file, head.dialect))
+
+
+def _understand(sample: Sample, columns: Columns, kind: str) -> tuple[Layout, list[str]]:
+    shape = choose_shape(sample, columns) if sample.rows else "table"
+    found, why = choose_columns(sample, columns, shape)
+    lists = frozenset[str]()
+    if shape in ("table", "alpaca"):
+        wanted = {found.input, found.output}
+        lists = frozenset(name for name in wanted if name and _is_nested(sample.rows, name, name == found.output))
+        why += [f"the texts of each list in '{name}' are joined by blanks" for name in lists - {found.output}]
+    chosen = columns.input is not None or columns.rejected is not None
+    layout = Layout(
+        shape, found, "generation", lists, chosen=chosen or (columns.output is not None and shape == "table")
+    )
+    silent = Tally(sample.where)
+    understood = [content for _, content in _contents(sample.rows, layout, silent) if content is not None]
+    found_kind, reason = recognise_kind(understood, shape, found.output, kind)
+    separator = None
+    if found_kind == "multilabel":
+        answers = [content.answer for content in understood if content.listed is None]
+        separator = label_separator(found.output, answers) or any_separator(answers)
+    if found_kind not in ("multilabel", "classification") and found.output in lists:
+        why.append(f"of each list in '{found.output}' the first is the answer; the others count as much in judging")
+    return replace(layout, kind=found_kind, separator=separator), [*why, reason]
+
+
+def _is_nested(rows: Sequence[Row], name: str, objects: bool) -> bool:
+    """Whether most cells of a column are lists (or `objects`), so that none of them is a mistake."""
+    types = (list, tuple, Mapping) if objects else (list, tuple)
+    return sum(isinstance(row.cells.get(name), types) for row in rows) > len(rows) / 2
+
+
+def _contents(rows: Sequence[Row], layout: Layout, tally: Tally) -> Iterator[tuple[Row, Content | None]]:
+    """Each row with its content, None where it is wrong; what is wrong goes to `tally`."""
+    reader, columns = _READERS[layout.shape], layout.columns
+    for row in rows:
+        before = tally.errors
+        note = Note(tally, row.line)
+        if layout.shape == "table":
+            for name in (columns.input, columns.output):
+                value = row.cells.get(name or "")
+                if name not in layout.nested and isinstance(value, list | tuple | Mapping):
+                    note("cell-type", f"'{name}' is {type_name(value)}; a text is needed")
+        content = reader(row.cells, columns, note) if tally.errors == before else None
+        yield row, content if tally.errors == before else None
+
+
+def batch_of(rows: Rows, layout: Layout) -> Batch:
+    """The Examples of some rows."""
+    tally = rows.tally
+    shapes: Counter[RowShape] = Counter()
+    kept = list(rows.rows)
+    if not layout.chosen:
+        kept = []
+        for row in rows.rows:
+            found = shape_of(row.cells)
+            shapes[found] += 1
+            if found == layout.shape:
+                kept.append(row)
+            else:
+                what = f"the row is of shape {found}, but most rows are of shape {layout.shape}"
+                tally.add(row.line, "mixed-shapes", what)
+    examples: list[Example] = []
+    left_out: list[tuple[str, RowRef]] = []
+    for row, content in _contents(kept, layout, tally):
+        if content is None:
+            continue
+        example = _example(row, content, layout, tally)
+        flaw = content.flaw(layout.kind)
+        if flaw:
+            left_out.append((flaw, RowRef.of(example)))
+        else:
+            examples.append(example)
+    return Batch(
+        tuple(examples), tally.problems(), dict(tally.counts), tuple(left_out), shapes, len(rows.rows), rows.blank
+    )
+
+
+def _example(row: Row, content: Content, layout: Layout, tally: Tally) -> Example:
+    columns, note = layout.columns, Note(tally, row.line)
+    answer, references = answer_of(content, layout.kind, layout.separator)
+    id_ = contents.cell_text(row.cells, columns.id, note) if columns.id else ""
+    if columns.id and not id_.strip():
+        note("id-empty", "the id is empty", cure="give each row an id of its own")
+    group = contents.cell_text(row.cells, columns.group, note) if columns.group else content.group
+    time = contents.cell_text(row.cells, columns.time, note) if columns.time else ""
+    return Example(
+        id_ or content_id(*_identity(content.messages), answer, *_rest(content)),
+        content.messages,
+        answer,
+        tally.file,
+        row.line,
+        group or None,
+        time or None,
+        content.reply.calls,
+        content.reply.weight,
+        content.tools,
+        content.parallel,
+        content.rejected,
+        references,
+    )
+
+
+def _identity(messages: Sequence[Message]) -> list[str]:
+    if len(messages) == 1:
+        return [messages[0].content]
+    parts = []
+    for message in messages:
+        parts += [message.role, message.content]
+        parts += [part for call in message.calls for part in (call.name, call.arguments)]
+    return parts
+
+
+def _rest(content: Content) -> list[str]:
+    """What else makes two rows different ones."""
+    parts = [part for call in content.reply.calls for part in (call.name, call.arguments)]
+    if content.tools:
+        parts.append(content.tools)
+    if content.rejected is not None:
+        parts.append(orjson.dumps(content.rejected.to_openai()).decode())
+    return parts
