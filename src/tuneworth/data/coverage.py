@@ -121,7 +121,7 @@ def _beyond_chance(far: int, requests: int) -> tuple[float, tuple[float, float]]
 def _gaps(
     far: NDArray[np.int64], vectors: Floats, texts: Sequence[str], known: Sequence[str], sampled: NDArray[np.int64]
 ) -> tuple[Gap, ...]:
-    """Groups of far requests that are like one another (average linkage), at least 3 and 1 in 200 of all requests."""
+    """Groups of far requests that are like one another (average linkage), at least 3 and 1 in 500 of all requests."""
     grouped = far[:_GROUPED]
     if len(grouped) < 2:
         return ()
@@ -134,7 +134,7 @@ def _gaps(
     gaps = []
     for label in range(labels.max() + 1):
         members = grouped[labels == label]
-        if len(members) < max(3, len(texts) / 200):
+        if len(members) < max(3, len(texts) / 500):
             continue
         own = [texts[row] for row in members]
         centre = unit_rows(vectors[members].mean(axis=0, keepdims=True))[0]

@@ -27,9 +27,8 @@ from tuneworth.data.vectors import Floats, Vectorise
 BULK = 0.06
 """A row's isolation is its likeness to the neighbour at this share of the set: foreign rows are one another's nearest
 neighbours, but seldom so many."""
-OFF_TOPIC = 6.5
-"""Sum from which a row counts as off-topic: - log(share of rows at least as far from the bulk) - log(p of its label).
-Rows of a clean set get there in 0.2 to 0.7 % of cases."""
+OFF_TOPIC = 6.2
+"""Score from which a row counts as off-topic; few rows of clean sets get there (docs/results.md, "Relevance")."""
 FEWEST_ROWS = 200
 """Rows below which nothing is called off-topic."""
 
@@ -64,13 +63,18 @@ def off_topic(texts: Sequence[str], labels: Sequence[str], vectorise: Vectorise,
 
 
 def off_topic_scores(texts: Sequence[str], labels: Sequence[str], vectorise: Vectorise, seed: int = 0) -> Numbers:
-    """How foreign each row [texts] is: larger is more. Zeros where it cannot be told."""
+    """How foreign each row [texts] is: larger is more. Zeros where it cannot be told.
+
+    The score is - log(share of rows that are as far from the bulk) - log(p of the row's label), less the median of the
+    latter: where there are few rows to learn from, all labels are unlikely.
+    """
     own = label_probabilities(texts, labels, seed)
     if own is None:
         return np.zeros(len(texts))
     isolation = 1 - likeness_to_bulk(vectorise(texts), seed)
     further = 1 - (rankdata(isolation) - 0.5) / len(texts)
-    return np.asarray(-np.log(further) - np.log(own + _P_FLOOR))
+    doubt = -np.log(own + _P_FLOOR)
+    return np.asarray(-np.log(further) + doubt - np.median(doubt))
 
 
 def likeness_to_bulk(rows: Floats, seed: int = 0) -> Floats:

@@ -33,6 +33,7 @@ _MISFIT = 0.01  # how far (0..1) a true curve may lie from the law, as seen on b
 _LONGEST = 4_000
 
 Floats = NDArray[np.float64]
+Labels = NDArray[np.str_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def learning_curve(texts: Sequence[str], labels: Sequence[str], rows: int, seed:
     return Curve(points, rows, gain, interval)
 
 
-def _draw(texts: Sequence[str], labels: NDArray[np.str_], held: int, sizes: Sequence[int]) -> list[float] | None:
+def _draw(texts: Sequence[str], labels: Labels, held: int, sizes: Sequence[int]) -> list[float] | None:
     """Accuracy on the first `held` rows after learning from the first so many of the rest; None without words."""
     words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32)
     try:
@@ -93,18 +94,26 @@ def _draw(texts: Sequence[str], labels: NDArray[np.str_], held: int, sizes: Sequ
     except ValueError:
         return None
     asked = words.transform(texts[:held])
-    return [_accuracy(learnt[:size], labels[held : held + size], asked, labels[:held]) for size in sizes]
+    answers = (_answers(learnt[:size], labels[held : held + size], asked) for size in sizes)
+    return [float((answer == labels[:held]).mean()) for answer in answers]
 
 
-def _accuracy(learnt: csr_matrix, labels: NDArray[np.str_], asked: csr_matrix, wanted: NDArray[np.str_]) -> float:
+def plain_answers(texts: Sequence[str], labels: Labels, asked: Sequence[str]) -> Labels:
+    """The labels that a plain classifier (TF-IDF of words and word pairs, logistic regression) gives."""
+    words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32)
+    return _answers(words.fit_transform(texts), labels, words.transform(asked))
+
+
+def _answers(learnt: csr_matrix, labels: Labels, asked: csr_matrix) -> Labels:
     if len(set(labels)) < 2:
-        return float((wanted == labels[0]).mean())
+        return np.full(asked.shape[0], labels[0])
     # SAGA with few passes scores as L-BFGS does and is ten times faster on many classes.
     model = LogisticRegression(C=30.0, solver="saga", max_iter=15, tol=1e-3, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         model.fit(learnt, labels)
-    return float((model.predict(asked) == wanted).mean())
+    return np.asarray(model.predict(asked))
 
 
 def _gain_at_double(
