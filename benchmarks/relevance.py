@@ -25,8 +25,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tuneworth.data.coverage import FAR_OF_OWN, likeness_to
+from tuneworth.data.plain import plain_answers, word_counts
 from tuneworth.data.relevance import OFF_TOPIC, off_topic_scores
-from tuneworth.data.size import learning_curve, plain_answers
+from tuneworth.data.size import learning_curve
 from tuneworth.data.vectors import Vectorise, default_vectors, fitted_vectors, unit_rows
 
 DATA = Path(os.environ.get("TUNEWORTH_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -121,6 +122,11 @@ def vectors(vectorise: Vectorise) -> list[dict[str, Any]]:
     return rows
 
 
+def _answers(texts: Sequence[str], labels: np.ndarray, asked: Sequence[str]) -> np.ndarray:
+    counts, counts_asked = word_counts(texts, asked)
+    return plain_answers(counts, labels, counts_asked)
+
+
 def _nothing(texts: Sequence[str]) -> np.ndarray:
     return np.zeros((len(texts), 1), np.float32)
 
@@ -149,7 +155,7 @@ def _coverage_draw(found: Set, vectorise: Vectorise, seed: int) -> dict[str, flo
     gone = random.choice(REGIONS, random.integers(2, REGIONS // 2), replace=False)
     left = some[~np.isin(region.labels_, gone)]
     texts, labels = found.texts[left], found.labels[left]
-    right = plain_answers(texts, labels, found.asked) == found.wanted
+    right = _answers(texts, labels, found.asked) == found.wanted
     likeness, usual, asked = likeness_to(list(texts), list(found.asked), vectorise)
     far = likeness < np.quantile(usual, FAR_OF_OWN)
     groups = MiniBatchKMeans(CLUSTERS, random_state=seed, n_init=1).fit_predict(asked)
@@ -249,7 +255,7 @@ def _forecast(found: Set, total: int, seed: int) -> tuple[float, float, float, f
     curve = learning_curve(list(found.texts[halves[0]]), list(found.labels[halves[0]]), total // 2, seed)
     assert curve is not None
     scores = [
-        float((plain_answers(found.texts[part], found.labels[part], found.asked) == found.wanted).mean())
+        float((_answers(found.texts[part], found.labels[part], found.asked) == found.wanted).mean())
         for part in (some, *halves)
     ]
     return scores[0] - (scores[1] + scores[2]) / 2, curve.gain, *curve.interval

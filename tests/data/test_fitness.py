@@ -6,7 +6,7 @@ import json
 import random
 
 from topics import TOPICS, by_topic, example, foreign_texts, texts_on
-from tuneworth.data import Audit, Example, audit
+from tuneworth.data import Audit, Example, audit, fitness
 
 
 def rows_of(count: int, file: str, seed: int = 0) -> list[Example]:
@@ -47,13 +47,19 @@ def test_without_requests_domain_is_not_measured_and_says_what_is_missing():
     assert "data.traffic" in found.answers["domain"].why
 
 
-def test_planted_rows_are_a_warning_with_an_example():
+def test_planted_rows_are_named_and_a_warning_from_a_share_on(monkeypatch):
     strange = [example(700 + n, text, list(TOPICS)[n % 4], "train.csv") for n, text in enumerate(foreign_texts(16))]
     found = audited([*TRAIN, *strange], [], [])
     (finding,) = [finding for finding in found.findings if finding.code == "off-topic"]
-    assert found.answers["relevance"].status == "warn"
-    assert len({row.line for row in finding.rows} & {row.line for row in strange}) >= 8
+    assert {row.line for row in finding.rows} <= {row.line for row in strange}
+    assert finding.count >= 4
     assert "seem not to belong to the task" in found.answers["relevance"].why
+    assert "so few are found in clean data too" in finding.message
+    assert found.answers["relevance"].status == "pass"
+    monkeypatch.setattr(fitness, "OFF_TOPIC_WARN", 0.005)
+    found = audited([*TRAIN, *strange], [], [])
+    assert found.answers["relevance"].status == "warn"
+    assert "so few" not in found.answers["relevance"].why
 
 
 def test_spellings_and_odd_forms_belong_to_relevance_and_not_to_quality():

@@ -8,7 +8,6 @@ sets, are in docs/results.md ("Relevance").
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +17,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
+from tuneworth.data.plain import fit_plain, word_counts
 from tuneworth.data.vectors import Floats, Vectorise
 
 BULK = 0.06
@@ -34,7 +31,7 @@ FEWEST_ROWS = 200
 
 _REFERENCES = 4_000
 _FOLDS = 3
-_LONGEST = 4_000
+_STRENGTH = 10.0  # probabilities less extreme than those of the best classifier
 _P_FLOOR = 0.01
 _FEW = 0.05  # share of answers that is a minority
 _SAME_LABEL = 0.85  # likeness of two spellings (difflib's ratio)
@@ -91,12 +88,11 @@ def likeness_to_bulk(rows: Floats, seed: int = 0) -> Floats:
 
 
 def label_probabilities(texts: Sequence[str], labels: Sequence[str], seed: int = 0) -> Numbers | None:
-    """The probability of each row's own label [texts] by a plain classifier that learnt from other rows (TF-IDF and
-    logistic regression, three folds); None for one label or texts without words."""
+    """The probability of each row's own label [texts] by the plain classifier after the other two thirds of the
+    rows; None for one label or texts without words."""
     names = np.array(labels)
-    words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=100_000, dtype=np.float32)
     try:
-        counts = words.fit_transform(text[:_LONGEST] for text in texts)
+        counts, _ = word_counts(texts)
     except ValueError:
         return None
     own = np.zeros(len(texts))
@@ -105,11 +101,7 @@ def label_probabilities(texts: Sequence[str], labels: Sequence[str], seed: int =
         learnt, asked = fold != number, np.flatnonzero(fold == number)
         if len(set(names[learnt])) < 2:
             return None
-        # SAGA with few passes scores as L-BFGS does and is ten times faster on many classes.
-        model = LogisticRegression(C=10.0, solver="saga", max_iter=12, tol=1e-3, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(counts[learnt], names[learnt])
+        model = fit_plain(counts[learnt], names[learnt], _STRENGTH)
         column = {name: place for place, name in enumerate(model.classes_)}
         for row, probabilities in zip(asked, model.predict_proba(counts[asked]), strict=True):
             if names[row] in column:
@@ -118,9 +110,9 @@ def label_probabilities(texts: Sequence[str], labels: Sequence[str], seed: int =
 
 
 def misspelt_labels(labels: Sequence[str]) -> tuple[Spelling, ...]:
-    """Labels that differ from a ten times more frequent one only in case, spaces and punctuation, or by a typo.
+    """Labels that differ from a more frequent one only in case, spaces and punctuation, or by a typo.
 
-    A typo is told from a label of its own by its rarity: at most 2 rows.
+    A typo is told from a label of its own by its rarity: at most 2 rows where the other has ten times as many.
     """
     rows: dict[str, list[int]] = defaultdict(list)
     for row, label in enumerate(labels):

@@ -7,17 +7,14 @@ holds at all of it is measured in docs/results.md ("Size").
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 from scipy.special import expit
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+
+from tuneworth.data.plain import Labels, plain_answers, word_counts
 
 FEWEST_ROWS = 80
 """Rows below which no curve is drawn: an eighth of them would show nothing."""
@@ -30,10 +27,8 @@ _HELD_OUT = 0.2
 _MOST_HELD_OUT = 2_000
 _DRAWS = 4
 _MISFIT = 0.01  # how far (0..1) a true curve may lie from the law, as seen on banking77, snips and sms_spam
-_LONGEST = 4_000
 
 Floats = NDArray[np.float64]
-Labels = NDArray[np.str_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +71,7 @@ def learning_curve(texts: Sequence[str], labels: Sequence[str], rows: int, seed:
     scores = []
     for _ in range(_DRAWS):
         order = random.permutation(len(texts))[: held + learnt]
-        scores.append(_draw([texts[row][:_LONGEST] for row in order], wanted[order], held, sizes))
+        scores.append(_draw([texts[row] for row in order], wanted[order], held, sizes))
     if any(draw is None for draw in scores):
         return None
     by_size = np.array(scores)
@@ -88,32 +83,12 @@ def learning_curve(texts: Sequence[str], labels: Sequence[str], rows: int, seed:
 
 def _draw(texts: Sequence[str], labels: Labels, held: int, sizes: Sequence[int]) -> list[float] | None:
     """Accuracy on the first `held` rows after learning from the first so many of the rest; None without words."""
-    words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32)
     try:
-        learnt = words.fit_transform(texts[held:])
+        learnt, asked = word_counts(texts[held:], texts[:held])
     except ValueError:
         return None
-    asked = words.transform(texts[:held])
-    answers = (_answers(learnt[:size], labels[held : held + size], asked) for size in sizes)
+    answers = (plain_answers(learnt[:size], labels[held : held + size], asked) for size in sizes)
     return [float((answer == labels[:held]).mean()) for answer in answers]
-
-
-def plain_answers(texts: Sequence[str], labels: Labels, asked: Sequence[str]) -> Labels:
-    """The labels that a plain classifier (TF-IDF of words and word pairs, logistic regression) gives."""
-    words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32)
-    return _answers(words.fit_transform(texts), labels, words.transform(asked))
-
-
-def _answers(learnt: csr_matrix, labels: Labels, asked: csr_matrix) -> Labels:
-    if len(set(labels)) < 2:
-        return np.full(asked.shape[0], labels[0])
-    # SAGA with few passes scores as L-BFGS does and is ten times faster on many classes.
-    model = LogisticRegression(C=30.0, solver="saga", max_iter=15, tol=1e-3, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
-        model.fit(learnt, labels)
-    return np.asarray(model.predict(asked))
 
 
 def _gain_at_double(
