@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from topics import TOPICS, by_topic, foreign_texts, texts_on
-from tuneworth.data.coverage import coverage, key_words, likeness_to, showable
+from tuneworth.data.coverage import _beyond_chance, coverage, key_words, likeness_to, showable
 from tuneworth.data.vectors import fitted_vectors
 
 KNOWN = [text for topic in TOPICS for text in texts_on(topic, 60)]
@@ -18,6 +18,13 @@ def test_requests_like_the_training_rows_are_covered():
     assert found is not None
     assert (found.interval[0], found.gaps) == (0.0, ())
     assert found.uncovered < 0.05
+
+
+def test_requests_like_the_training_rows_are_as_often_far_as_these():
+    assert _beyond_chance(50, 1_000)[0] == 0
+    assert _beyond_chance(50, 1_000)[1][0] == 0
+    assert _beyond_chance(525, 1_000)[0] == pytest.approx(0.5)
+    assert _beyond_chance(1_000, 1_000)[1][1] == 1
 
 
 def test_a_topic_that_is_not_in_train_is_found_counted_and_named():

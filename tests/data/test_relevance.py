@@ -66,7 +66,7 @@ def test_other_spellings_of_a_label_are_found(odd, usual):
 @pytest.mark.parametrize(
     "labels",
     [
-        ["level_1"] * 30 + ["level_2"],
+        ["subscription_level_1"] * 30 + ["subscription_level_2"],
         ["yes"] * 30 + ["yep"],
         ["cash_withdrawal"] * 30 + ["card_withdrawal"] * 5,
         ["positive"] * 30 + ["negative"],
