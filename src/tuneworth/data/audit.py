@@ -204,7 +204,7 @@ def _quality(findings: Sequence[Finding]) -> Judgement:
     if not own:
         return Judgement("pass", "no flaw was found in any row")
     shown = [finding for finding in own if finding.severity != "info"] or own
-    why = "; ".join(finding.message for finding in shown[:4])
+    why = "; ".join(finding.message.partition("; ")[0] for finding in shown[:4])
     if len(own) > 4 or len(own) > len(shown):
         left = len(own) - len(shown[:4])
         why += f"; and {plural(left, 'other finding', 'other findings')}"
