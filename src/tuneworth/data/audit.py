@@ -181,7 +181,8 @@ def _lengths(stack: Stack, ruler: Ruler, seed: int) -> tuple[dict[str, int], lis
     if ruler.context_tokens is not None:
         unclear = np.flatnonzero(stack.column("sizes") > ruler.context_tokens - TEMPLATE_BYTES)
         rows = np.union1d(measured, unclear)
-    lengths = dict(zip(rows.tolist(), stack.look(rows, ruler.count_tokens), strict=True))
+    counts = [ruler.count_tokens(example) for example in stack.examples(rows)]
+    lengths = dict(zip(rows.tolist(), counts, strict=True))
     ordered = sorted(lengths[row] for row in measured.tolist())
     last = len(ordered) - 1
     summary = {"min": ordered[0], "p50": ordered[last // 2], "p95": ordered[math.ceil(last * 0.95)]}
@@ -207,7 +208,7 @@ def _quality(findings: Sequence[Finding]) -> Judgement:
     if not own:
         return Judgement("pass", "no flaw was found in any row")
     shown = [finding for finding in own if finding.severity != "info"] or own
-    why = "; ".join(finding.message for finding in shown[:4])
+    why = "; ".join(finding.message.partition("; ")[0] for finding in shown[:4])
     if len(own) > 4 or len(own) > len(shown):
         left = len(own) - len(shown[:4])
         why += f"; and {plural(left, 'other finding', 'other findings')}"

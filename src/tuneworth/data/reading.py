@@ -69,8 +69,8 @@ def collect(
     errors = [problem for problem in problems if problem.code not in WARNINGS]
     if errors:
         found = listed(errors, {code: n for code, n in counts.items() if code not in WARNINGS}, source.file)
-        raise InputError.of([*_mixed(shapes, source.file), *found])
-    dropped = _dropped(left_out, role)
+        raise InputError.of([*mixed_shapes(shapes, source.file), *found])
+    dropped = dropped_rows(left_out, role)
     needed = rows_needed if rows_needed is not None else TRAIN_ROWS_NEEDED if role == "train" else 1
     _check_enough(examples, dropped, source, role, needed)
     kept = tuple(examples) if source.shape.id else _unique(examples)
@@ -91,7 +91,8 @@ def _repeated_ids(examples: Sequence[Example], counts: Counter[str]) -> list[Row
     return first_of_each(problems)
 
 
-def _mixed(shapes: Counter[RowShape], where: str) -> list[Problem]:
+def mixed_shapes(shapes: Counter[RowShape], where: str) -> list[Problem]:
+    """The problem that rows have different shapes, if they have."""
     if len(shapes) < 2:
         return []
     found = ", ".join(f"{plural(count, 'row')} of shape {name}" for name, count in shapes.most_common())
@@ -139,7 +140,8 @@ _LEFT_OUT = {
 }
 
 
-def _dropped(left_out: Sequence[tuple[str, RowRef]], role: Split) -> tuple[Finding, ...]:
+def dropped_rows(left_out: Sequence[tuple[str, RowRef]], role: Split) -> tuple[Finding, ...]:
+    """The findings on rows that were not used."""
     findings = []
     for code, how in _LEFT_OUT.items():
         rows = tuple(row for reason, row in left_out if reason == code)
