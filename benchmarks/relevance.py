@@ -26,7 +26,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tuneworth.data.coverage import FAR_OF_OWN, likeness_to
 from tuneworth.data.plain import plain_answers, word_counts
-from tuneworth.data.relevance import OFF_TOPIC, off_topic_scores
+from tuneworth.data.relevance import foreignness, off_topic
 from tuneworth.data.size import learning_curve
 from tuneworth.data.vectors import Vectorise, default_vectors, fitted_vectors, unit_rows
 
@@ -219,8 +219,10 @@ def _planted(
         count = round(share * own / (1 - share))
         texts += list(random.choice(other, count, replace=False))
         labels += list(random.choice(base[1], count))
-    scores = off_topic_scores(texts, labels, vectorise)
-    flagged = scores > OFF_TOPIC
+    seen = foreignness(texts, labels, vectorise)
+    assert seen is not None
+    scores = seen.scores(np.arange(len(texts)))
+    flagged = np.isin(np.arange(len(texts)), off_topic(texts, labels, vectorise))
     if other is None:
         return {"flagged": flagged.mean()}
     truth = np.arange(len(texts)) >= own

@@ -229,12 +229,13 @@ MUTATIONS = [
     ),
     Mutation(
         "a wrong label alone makes a row off-topic", "data/relevance.py",
-        "-np.log(further) + doubt - np.median(doubt)", "2 * (doubt - np.median(doubt))",
+        "self.doubt[rows] - np.median(self.doubt) - np.log(further)", "2 * (self.doubt[rows] - np.median(self.doubt))",
         "data", "test_planted_rows or test_a_wrong_label",
     ),
     Mutation(
         "a rare topic alone makes a row off-topic", "data/relevance.py",
-        "-np.log(further) + doubt - np.median(doubt)", "-2 * np.log(further)", "data", "test_rare_rows",
+        "self.doubt[rows] - np.median(self.doubt) - np.log(further)", "-2 * np.log(further)",
+        "data", "test_rare_rows",
     ),
     Mutation(
         "the probability of a label comes from the row itself", "data/relevance.py",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tuneworth.data.coverage import FEWEST_ROWS, Coverage, coverage, showable
 from tuneworth.data.example import Example
 from tuneworth.data.findings import Finding, Judgement, Severity, Split, Status, plural, refs
-from tuneworth.data.relevance import misspelt_labels, odd_forms, off_topic
+from tuneworth.data.relevance import MANY, misspelt_labels, odd_forms, off_topic
 from tuneworth.data.size import Curve, learning_curve
 from tuneworth.data.vectors import Vectorise
 from tuneworth.power import POWER, smallest_detectable_difference
@@ -17,7 +17,7 @@ from tuneworth.power import POWER, smallest_detectable_difference
 FIT_CODES = frozenset(["uncovered", "off-topic", "label-spelling", "odd-answer-form"])
 UNCOVERED_WARN, UNCOVERED_FAIL = 0.05, 0.3
 """Share of requests, beyond chance, that the examples do not cover."""
-OFF_TOPIC_WARN, OFF_TOPIC_FAIL = 0.01, 0.2
+OFF_TOPIC_WARN, OFF_TOPIC_FAIL = MANY, 0.2
 """Clean sets have up to 0.7 % of rows that look off-topic (docs/results.md, "Relevance")."""
 GAIN_WANTED = 0.02
 """More rows are asked for when doubling them adds at least this to the accuracy, at the low end of its interval."""

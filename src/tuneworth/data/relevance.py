@@ -26,6 +26,8 @@ BULK = 0.06
 neighbours, but seldom so many."""
 OFF_TOPIC = 6.2
 """Score from which a row counts as off-topic; few rows of clean sets get there (docs/results.md, "Relevance")."""
+MANY = 0.01
+"""Share of rows, found in one round, from which they are no accident."""
 FEWEST_ROWS = 200
 """Rows below which nothing is called off-topic."""
 
@@ -51,27 +53,47 @@ class Spelling:
 
 def off_topic(texts: Sequence[str], labels: Sequence[str], vectorise: Vectorise, seed: int = 0) -> NDArray[np.int64]:
     """Numbers of the rows that look off-topic, the worst first; none where that cannot be told (fewer than 200 rows,
-    one label, or texts without words)."""
-    if len(texts) < FEWEST_ROWS:
-        return np.zeros(0, np.int64)
-    score = off_topic_scores(texts, labels, vectorise, seed)
-    order = np.argsort(-score, kind="stable")
-    return order[score[order] > OFF_TOPIC]
+    one label, or texts without words).
 
-
-def off_topic_scores(texts: Sequence[str], labels: Sequence[str], vectorise: Vectorise, seed: int = 0) -> Numbers:
-    """How foreign each row [texts] is: larger is more. Zeros where it cannot be told.
-
-    The score is - log(share of rows that are as far from the bulk) - log(p of the row's label), less the median of the
-    latter: where there are few rows to learn from, all labels are unlikely.
+    Many foreign rows hide one another, for each is as far from the bulk as the next. So while a round finds more than
+    clean sets have, the rows left are looked at again without them.
     """
+    seen = foreignness(texts, labels, vectorise, seed) if len(texts) >= FEWEST_ROWS else None
+    left = np.arange(len(texts))
+    found: list[NDArray[np.int64]] = []
+    while seen is not None:
+        score = seen.scores(left)
+        order = np.argsort(-score, kind="stable")
+        found.append(left[order[score[order] > OFF_TOPIC]])
+        left = np.setdiff1d(left, found[-1])
+        if len(found[-1]) < MANY * len(texts):
+            break
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreignness:
+    """How far each row is from the bulk of the set, and how little its label follows from its text [rows]."""
+
+    isolation: Floats
+    doubt: Numbers
+
+    def scores(self, rows: NDArray[np.int64]) -> Numbers:
+        """How foreign each of some rows is among these; larger is more.
+
+        - log(share of them that are as far from the bulk) - log(p of the label), less the median of the latter: where
+        there are few rows to learn from, all labels are unlikely.
+        """
+        further = 1 - (rankdata(self.isolation[rows]) - 0.5) / len(rows)
+        return np.asarray(self.doubt[rows] - np.median(self.doubt) - np.log(further))
+
+
+def foreignness(texts: Sequence[str], labels: Sequence[str], vectorise: Vectorise, seed: int = 0) -> Foreignness | None:
+    """Look at every row; None where nothing can be told (one label, or texts without words)."""
     own = label_probabilities(texts, labels, seed)
     if own is None:
-        return np.zeros(len(texts))
-    isolation = 1 - likeness_to_bulk(vectorise(texts), seed)
-    further = 1 - (rankdata(isolation) - 0.5) / len(texts)
-    doubt = -np.log(own + _P_FLOOR)
-    return np.asarray(-np.log(further) + doubt - np.median(doubt))
+        return None
+    return Foreignness(1 - likeness_to_bulk(vectorise(texts), seed), -np.log(own + _P_FLOOR))
 
 
 def likeness_to_bulk(rows: Floats, seed: int = 0) -> Floats:
