@@ -99,14 +99,14 @@ def _gain_at_double(
     score = ceiling * logistic(level + rate * log(size)): slow at first, steepest in the middle, and close to the
     ceiling an error that falls as a power of the size. Each of a grid of such curves is weighted by how well it fits,
     and by how high its ceiling is (ceilings just above the last score would explain any slope away). The result is the
-    weighted mean and quantiles of what the curves add; the upper one is at least what the last doubling added, for
-    some curves become steeper.
+    weighted mean and quantiles of what the curves add; the upper one is at least what the last doubling added and
+    a standard error more, for some curves become steeper.
     """
     ceiling = np.linspace(scores.max(), 1, 25)[:, None, None, None]
     level = np.linspace(-4, 7, 111)[None, :, None, None]
     rate = np.linspace(0.05, 2.5, 50)[None, None, :, None]
-    # Twice the binomial variance: which rows are learnt from is chance too.
-    noise = 2 * (scores * (1 - scores) + 1 / tested) / tested + _MISFIT**2
+    # Three times the binomial variance: which rows are learnt from is chance too, and the sizes share held-out rows.
+    noise = 3 * (scores * (1 - scores) + 1 / tested) / tested + _MISFIT**2
     fitted = ceiling * expit(level + rate * np.log(sizes / rows))
     misfit = ((scores - fitted) ** 2 / noise).sum(-1)
     room = (ceiling[..., 0] - scores.max() + 1e-3) / (1 - scores.max() + 1e-3)
@@ -118,4 +118,5 @@ def _gain_at_double(
     low, high = (
         float(gains[order][np.searchsorted(below, level)]) for level in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
     )
-    return float((weight * gains).sum() / weight.sum()), (low, max(high, float(scores[-1] - scores[-2])))
+    last = float(scores[-1] - scores[-2] + np.sqrt((scores[-2:] * (1 - scores[-2:])).sum() / tested))
+    return float((weight * gains).sum() / weight.sum()), (low, max(high, last))
