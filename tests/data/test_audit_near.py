@@ -13,7 +13,7 @@ from tuneworth.data import Example, Ruler, audit
 from tuneworth.data.answers import is_boilerplate, is_cut_off
 from tuneworth.data.labels import scores_without_own
 from tuneworth.data.languages import language_of
-from tuneworth.data.near import similarity_of
+from tuneworth.data.near import similarities
 from tuneworth.data.sketches import HASHES, candidates, signatures_of
 
 QUESTION = "could you please tell me when the parcel that i ordered last week will arrive at my house"
@@ -81,9 +81,9 @@ def test_candidates_hold_each_pair_once_with_the_earlier_row_first():
 
 
 def test_similarity_counts_letters():
-    assert similarity_of("abcdefghij", "abcdefghix") == pytest.approx(0.9)
-    assert similarity_of("abcdefghij", "abcdefgxxx") == 0  # below the limit
-    assert similarity_of("page 12", "page 13") == 0
+    ones, others = ["abcdefghij"] * 2 + ["page 12"], ["abcdefghix", "abcdefgxxx", "page 13"]
+    # The second is below the limit, in the third nothing but the number differs.
+    assert similarities(ones, others) == pytest.approx([0.9, 0, 0])
 
 
 def planted_flips(rows: int, flipped: int) -> tuple[list[Example], set[int]]:

@@ -1,10 +1,11 @@
 """Files become Examples: read, audit, clean, split."""
 
-from tuneworth.data.audit import Audit, Judgement, Ruler, audit
+from tuneworth.data.audit import Audit, Ruler, audit
 from tuneworth.data.cleaning import Cleaned, Removal, clean
 from tuneworth.data.example import Example, Message, ToolCall, content_id
 from tuneworth.data.facts import answer_key
-from tuneworth.data.findings import Finding, RowRef, Severity, Split
+from tuneworth.data.files import audit_files
+from tuneworth.data.findings import Finding, Judgement, RowRef, Severity, Split
 from tuneworth.data.normalising import NORMALISATION, input_key, normalise
 from tuneworth.data.problems import CODES, RowProblem
 from tuneworth.data.reading import Reading, collect, read_examples
@@ -38,6 +39,7 @@ __all__ = [
     "ToolCall",
     "answer_key",
     "audit",
+    "audit_files",
     "clean",
     "collect",
     "content_id",

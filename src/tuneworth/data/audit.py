@@ -10,19 +10,20 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from tuneworth.data import checks, near, samples
+from tuneworth.data.coverage import sample_rows
 from tuneworth.data.example import Example
 from tuneworth.data.facts import InMemory, Inspection, Part, facts_of
-from tuneworth.data.findings import Finding, RowRef, Split, plural
+from tuneworth.data.findings import Finding, Judgement, RowRef, Split, Status, plural
+from tuneworth.data.fitness import FIT_CODES, ROWS_LOOKED_AT, Growth, detectable, fitness
 from tuneworth.data.normalising import NORMALISATION
-from tuneworth.data.samples import Vectorise
 from tuneworth.data.stacking import Flaw, Stack
+from tuneworth.data.vectors import Vectorise
 
-Status = Literal["pass", "warn", "fail", "not-measured"]
 CountTokens = Callable[[Example], int]
 
 SCHEMA = "tuneworth.audit/1"
@@ -34,23 +35,8 @@ TOKENS_SAMPLED = 5_000
 """Of more rows than this, lengths in tokens are summed up from so many."""
 # What says something about size and not about quality.
 _SIZE_CODES = frozenset(["rare-class", "class-missing-in-train", "class-missing-in-test"])
+_OTHER_CODES = _SIZE_CODES | FIT_CODES
 _SEVERITIES = ("error", "warn", "info")
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """The answer to one question about a data set, and why."""
-
-    status: Status
-    why: str
-
-
-_NO_DOMAIN = Judgement(
-    "not-measured", "how far the texts are from what the model knows can only be seen with the model"
-)
-_NO_RELEVANCE = Judgement(
-    "not-measured", "whether the rows resemble real use can only be seen with a file of real requests"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +96,19 @@ def audit(
     kind: str,
     ruler: Ruler | None = None,
     vectorise: Vectorise | None = None,
+    traffic: Sequence[Example] = (),
     dropped: Sequence[Finding] = (),
     seed: int = 0,
 ) -> Audit:
     """Look at the rows of a data set as they were given; empty splits are ones that do not exist (yet).
 
+    `vectorise` makes sentence vectors; `traffic` is a sample of real requests, whose answers are not looked at;
     `dropped` are findings of reading: rows that could not be used at all.
     """
     inspection = Inspection(kind, ruler.special_tokens if ruler else ())
     given: dict[Split, Sequence[Example]] = {"train": train, "validation": validation, "test": test}
     parts = {split: InMemory(examples, facts_of(examples, inspection)) for split, examples in given.items()}
-    return audit_parts(parts, kind=kind, ruler=ruler, vectorise=vectorise, dropped=dropped, seed=seed)
+    return audit_parts(parts, kind=kind, ruler=ruler, vectorise=vectorise, traffic=traffic, dropped=dropped, seed=seed)
 
 
 def audit_parts(
@@ -129,6 +117,7 @@ def audit_parts(
     kind: str,
     ruler: Ruler | None = None,
     vectorise: Vectorise | None = None,
+    traffic: Sequence[Example] = (),
     dropped: Sequence[Finding] = (),
     seed: int = 0,
 ) -> Audit:
@@ -161,15 +150,30 @@ def audit_parts(
     if vectorise is not None:
         flaws += samples.same_meaning(stack, pairs, vectorise, seed)
     flaws += [*checks.private_data(stack), *checks.special_tokens(stack)]
-    findings = (*dropped, *stack.findings(flaws))
+    fit = fitness(
+        _some_rows(stack, seed), traffic, rows=len(stack.facts("train")), kind=kind, vectorise=vectorise, seed=seed
+    )
+    findings = (*dropped, *stack.findings(flaws), *fit.findings)
     answers = {
-        "domain": _NO_DOMAIN,
-        "relevance": _NO_RELEVANCE,
+        "domain": fit.domain,
+        "relevance": fit.relevance,
         "quality": _quality(findings),
-        "size": _size(stack, kind, findings),
+        "size": _size(stack, kind, findings, fit.growth),
     }
     rows = {split: len(part.facts) for split, part in parts.items()}
     return Audit(answers, rows, findings, _classes(stack) if kind == "classification" else {}, tokens, pairs)
+
+
+def _some_rows(stack: Stack, seed: int) -> dict[Split, list[Example]]:
+    """A seeded sample of each split, whole."""
+    return {
+        split: stack.look(stack.numbers(split)[sample_rows(len(stack.facts(split)), ROWS_LOOKED_AT, seed)], _itself)
+        for split in stack.parts
+    }
+
+
+def _itself(example: Example) -> Example:
+    return example
 
 
 def _lengths(stack: Stack, ruler: Ruler, seed: int) -> tuple[dict[str, int], list[Flaw]]:
@@ -179,7 +183,8 @@ def _lengths(stack: Stack, ruler: Ruler, seed: int) -> tuple[dict[str, int], lis
     if ruler.context_tokens is not None:
         unclear = np.flatnonzero(stack.column("sizes") > ruler.context_tokens - TEMPLATE_BYTES)
         rows = np.union1d(measured, unclear)
-    lengths = dict(zip(rows.tolist(), stack.look(rows, ruler.count_tokens), strict=True))
+    counts = [ruler.count_tokens(example) for example in stack.examples(rows)]
+    lengths = dict(zip(rows.tolist(), counts, strict=True))
     ordered = sorted(lengths[row] for row in measured.tolist())
     last = len(ordered) - 1
     summary = {"min": ordered[0], "p50": ordered[last // 2], "p95": ordered[math.ceil(last * 0.95)]}
@@ -200,12 +205,12 @@ def _classes(stack: Stack) -> dict[str, dict[Split, int]]:
 
 
 def _quality(findings: Sequence[Finding]) -> Judgement:
-    own = [finding for finding in findings if finding.code not in _SIZE_CODES]
+    own = [finding for finding in findings if finding.code not in _OTHER_CODES]
     own.sort(key=lambda finding: _SEVERITIES.index(finding.severity))
     if not own:
         return Judgement("pass", "no flaw was found in any row")
     shown = [finding for finding in own if finding.severity != "info"] or own
-    why = "; ".join(finding.message for finding in shown[:4])
+    why = "; ".join(finding.message.partition("; ")[0] for finding in shown[:4])
     if len(own) > 4 or len(own) > len(shown):
         left = len(own) - len(shown[:4])
         why += f"; and {plural(left, 'other finding', 'other findings')}"
@@ -213,7 +218,7 @@ def _quality(findings: Sequence[Finding]) -> Judgement:
     return Judgement(status[own[0].severity], why)
 
 
-def _size(stack: Stack, kind: str, findings: Sequence[Finding]) -> Judgement:
+def _size(stack: Stack, kind: str, findings: Sequence[Finding], growth: Growth | None) -> Judgement:
     train, test = len(stack.facts("train")), len(stack.facts("test"))
     why = [f"{plural(train, 'train row')}"]
     levels = [_level(train, TRAIN_ROWS_FAIL, TRAIN_ROWS_WARN)]
@@ -225,6 +230,7 @@ def _size(stack: Stack, kind: str, findings: Sequence[Finding]) -> Judgement:
         points = 100 * 1.96 * math.sqrt(0.25 / test)
         verb = plural(test, "test row shows", "test rows show")
         why.append(f"{verb} an accuracy to within {points:.1f} points at worst (95 %)")
+        why += detectable(test)
         levels.append(_level(test, TEST_ROWS_FAIL, TEST_ROWS_WARN))
     else:
         why.append("there is no test set yet; one will be split off")
@@ -232,6 +238,9 @@ def _size(stack: Stack, kind: str, findings: Sequence[Finding]) -> Judgement:
         if finding.code in _SIZE_CODES:
             why.append(finding.message)
             levels.append(1)
+    if growth is not None:
+        why.append(growth.why)
+        levels.append(int(growth.wanted))
     order: tuple[Status, ...] = ("pass", "warn", "fail")
     return Judgement(order[max(levels)], "; ".join(why))
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuneworth.data.facts import hash_of
 from tuneworth.data.findings import Severity, Split, plural
@@ -45,7 +46,7 @@ def duplicates(stack: Stack) -> list[Flaw]:
     return flaws
 
 
-def _repeats(values: np.ndarray) -> Numbers:
+def _repeats(values: NDArray[np.uint64]) -> Numbers:
     """The places of values that stand earlier in the array too."""
     first = np.zeros(len(values), bool)
     first[np.unique(values, return_index=True)[1]] = True

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tuneworth.data.answers import is_boilerplate, is_cut_off
 from tuneworth.data.example import Example
-from tuneworth.data.normalising import input_key, normalise
+from tuneworth.data.normalising import input_key, normal_forms
 from tuneworth.data.private import KINDS, private_kinds
 from tuneworth.data.sketches import signatures_of
 
@@ -59,6 +59,8 @@ class Facts:
     sizes: NDArray[np.uint32]
     """UTF-8 bytes of all texts, and BYTES_OF_FORM for each message: never fewer than tokens (byte-level BPE)."""
     answer_sizes: NDArray[np.uint32]
+    text_sizes: NDArray[np.uint32]
+    """Characters of `near_text`."""
     marks: NDArray[np.uint16]
     lines: NDArray[np.uint32]
     signatures: NDArray[np.uint8]
@@ -86,7 +88,7 @@ class Part(Protocol):
         """How many rows of a finding are named; None for all of them."""
 
     def look(self, rows: Sequence[int] | NDArray[np.int64], at: Callable[[Example], T]) -> list[T]:
-        """What `at`, a function that can be pickled, returns for some rows."""
+        """What `at` returns for some rows. Rows in files are read by other processes, so `at` has to be pickled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,7 @@ def facts_of(examples: Sequence[Example], inspection: Inspection) -> Facts:
         name: np.fromiter((row[place] for row in seen), dtype, len(seen))
         for place, (name, dtype) in enumerate(_COLUMNS.items())
     }
-    signatures = signatures_of([near_text(example) for example in examples])
-    return Facts(**columns, signatures=signatures, labels=dict(look.labels))
+    return Facts(**columns, signatures=signatures_of(look.texts), labels=dict(look.labels))
 
 
 _COLUMNS: dict[str, type] = {
@@ -120,6 +121,7 @@ _COLUMNS: dict[str, type] = {
     "groups": np.uint64,
     "sizes": np.uint32,
     "answer_sizes": np.uint32,
+    "text_sizes": np.uint32,
     "marks": np.uint16,
     "lines": np.uint32,
 }
@@ -131,24 +133,30 @@ class _Look:
     def __init__(self, inspection: Inspection) -> None:
         self._special = inspection.special
         self._is_classification = inspection.kind == "classification"
+        # A pattern with many beginnings is slow to search for; most texts hold none of their first signs.
+        self._signs = {"<", "["} | {token[0] for token in inspection.special_tokens if token}
         self.labels: Counter[str] = Counter()
+        self.texts: list[str] = []
 
     def __call__(self, example: Example) -> tuple[int, ...]:
         answer = answer_key(example)
+        forms = normal_forms(example)
+        self.texts.append(near_text(example, forms))
         whole = "\n".join([*(message.content for message in example.messages), answer])
         return (
-            hash_of(input_key(example)),
+            hash_of(input_key(example, forms)),
             hash_of(answer),
             hash_of(example.group) if example.group is not None else 0,
             _bytes(whole) + BYTES_OF_FORM * (len(example.messages) + 1) + len(example.tools),
             _bytes(answer),
+            len(self.texts[-1]),
             self._marks(whole, example.answer),
             example.line,
         )
 
     def _marks(self, whole: str, answer: str) -> int:
         found = list(private_kinds(whole))
-        if self._special.search(whole):
+        if any(sign in whole for sign in self._signs) and self._special.search(whole):
             found.append("special-token")
         if self._is_classification:
             self.labels[answer] += 1
@@ -169,10 +177,13 @@ def joined(parts: Sequence[Facts]) -> Facts:
     return Facts(**columns, labels=dict(labels))
 
 
-def near_text(example: Example) -> str:
+def near_text(example: Example, forms: Sequence[str] | None = None) -> str:
     """What is compared to find near duplicates: the conversation in normal form without the system message, which
-    many rows share."""
-    return "\n".join(normalise(message.content) for message in example.messages if message.role != "system")
+    many rows share. `forms` are its normal forms if they are known."""
+    forms = normal_forms(example) if forms is None else forms
+    if len(forms) == 1:
+        return forms[0]
+    return "\n".join(form for message, form in zip(example.messages, forms, strict=True) if message.role != "system")
 
 
 def answer_key(example: Example) -> str:

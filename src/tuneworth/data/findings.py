@@ -10,6 +10,7 @@ from tuneworth.data.example import Example
 
 Severity = Literal["info", "warn", "error"]
 Split = Literal["train", "validation", "test"]
+Status = Literal["pass", "warn", "fail", "not-measured"]
 
 LISTED = 100
 """How many rows, or problems, are listed one by one; counts are always of all."""
@@ -57,6 +58,14 @@ class Finding:
             "rows": [{"file": r.file, "line": r.line, "id": r.id} for r in self.rows[:LISTED]],
             "repair": self.repair,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The answer to one question about a data set, and why."""
+
+    status: Status
+    why: str
 
 
 def refs(examples: Sequence[Example]) -> tuple[RowRef, ...]:

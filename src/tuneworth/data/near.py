@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cpdist
 
 from tuneworth.data.checks import LEARNT_AND_HELD_OUT, TOO_MANY
 from tuneworth.data.facts import near_text
@@ -25,7 +27,7 @@ MANY_LEAKS = 0.05
 COMPARED = 10_000
 """Characters of a text that are compared; the time grows with the square."""
 
-_BLOCK = 100_000  # pairs whose texts are in memory at a time
+_BLOCK = 300_000  # pairs whose texts are in memory at a time
 _DIGITS = re.compile(r"\d+")
 
 
@@ -35,7 +37,7 @@ class Pairs:
 
     one: Numbers
     other: Numbers
-    similarity: np.ndarray
+    similarity: NDArray[np.float64]
 
 
 def near_pairs(stack: Stack) -> Pairs:
@@ -47,27 +49,33 @@ def near_pairs(stack: Stack) -> Pairs:
         first = np.unique(inputs[own], return_index=True)[1] if len(own) else own
         signatures[np.delete(own, first)] = 0
     pairs = candidates(signatures)
-    pairs = pairs[inputs[pairs[:, 0]] != inputs[pairs[:, 1]]]
+    del signatures
+    sizes = stack.column("text_sizes")
+    shorter, longer = np.minimum(*sizes[pairs].T), np.maximum(*sizes[pairs].T)
+    pairs = pairs[(inputs[pairs[:, 0]] != inputs[pairs[:, 1]]) & (shorter >= SIMILAR * longer)]
     similarity = np.zeros(len(pairs))
     for start in range(0, len(pairs), _BLOCK):
-        block = pairs[start : start + _BLOCK]
-        rows, places = np.unique(block, return_inverse=True)
+        rows, places = np.unique(pairs[start : start + _BLOCK], return_inverse=True)
         texts = stack.look(rows, near_text)
-        places = places.reshape(-1, 2)
-        for at, (one, other) in enumerate(places, start):
-            similarity[at] = similarity_of(texts[one], texts[other])
+        ones, others = ([texts[place] for place in column] for column in places.reshape(-1, 2).T)
+        similarity[start : start + _BLOCK] = similarities(ones, others)
     kept = similarity >= SIMILAR
     return Pairs(pairs[kept, 0], pairs[kept, 1], similarity[kept])
 
 
-def similarity_of(one: str, other: str) -> float:
-    """Similarity of two texts in normal form, 0 when it is below `SIMILAR` or when nothing but numbers differ.
+def similarities(ones: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:
+    """The similarity of each pair of texts in normal form; 0 when it is below `SIMILAR` or nothing but numbers differ.
 
     "12 apples" and "15 apples" are two questions, however long the rest is.
     """
-    if _DIGITS.sub("0", one) == _DIGITS.sub("0", other):
-        return 0.0
-    return Levenshtein.normalized_similarity(one[:COMPARED], other[:COMPARED], score_cutoff=SIMILAR)
+    cut_ones, cut_others = ([text[:COMPARED] for text in texts] for texts in (ones, others))
+    found: NDArray[np.float32] = cpdist(
+        cut_ones, cut_others, scorer=Levenshtein.normalized_similarity, score_cutoff=SIMILAR, workers=-1
+    )
+    for place in np.flatnonzero(found).tolist():
+        if _DIGITS.sub("0", ones[place]) == _DIGITS.sub("0", others[place]):
+            found[place] = 0
+    return found
 
 
 def near_duplicates(stack: Stack, pairs: Pairs) -> list[Flaw]:

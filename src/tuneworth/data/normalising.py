@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
 
 from tuneworth.data.example import Example
 
@@ -36,12 +38,24 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text.lower()).translate(_SPACES).split())
 
 
-def input_key(example: Example) -> str:
-    """What an example asks, normalised: equal keys are the same question. The answer plays no part, the tools do."""
-    if len(example.messages) == 1 and not example.tools:
-        return normalise(example.messages[0].content)
+def normal_forms(example: Example) -> list[str]:
+    """The normal form of each message of a conversation."""
+    return [_shared_form(m.content) if m.role == "system" else normalise(m.content) for m in example.messages]
+
+
+_shared_form = lru_cache(maxsize=16)(normalise)  # one system message stands in many rows
+
+
+def input_key(example: Example, forms: Sequence[str] | None = None) -> str:
+    """What an example asks, normalised: equal keys are the same question. The answer plays no part, the tools do.
+
+    `forms` are its normal forms if they are known.
+    """
+    forms = normal_forms(example) if forms is None else forms
+    if len(forms) == 1 and not example.tools:
+        return forms[0]
     parts = []
-    for message in example.messages:
-        parts.append(f"{message.role}: {normalise(message.content)}")
+    for message, form in zip(example.messages, forms, strict=True):
+        parts.append(f"{message.role}: {form}")
         parts += [f"call: {call.name} {call.arguments}" for call in message.calls]
     return "\n".join([*parts, f"tools: {example.tools}"] if example.tools else parts)

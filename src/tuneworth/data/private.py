@@ -28,6 +28,8 @@ _EMAIL = re.compile(r"[\w+-]@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![A-Za-z0-
 
 # --- numbers ---
 
+_NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
+_FEWEST_IN_IBAN, _FEWEST_IN_PHONE = 2, 7
 _RUN = re.compile(r"(?<![\w.,+])(?<!\d[-/:])(?:\+|\()?\d[\d ()./-]{5,24}\d(?![\w]|[-./,:]\d)")
 _GROUPS = re.compile(r"\d+")
 _DATE = re.compile(r"(?:(?:19|20)\d\d([-./])[01]?\d\1[0-3]?\d|[0-3]?\d([-./])[0-3]?\d\2(?:19|20)?\d\d)(?![-./]?\d)")
@@ -78,6 +80,8 @@ _KEY_STARTS = (
     "AKIA", "ASIA", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "sk-", "xox", "sk_", "rk_", "AIza",
     "SG.", "npm_", "hf_", "pypi-", "eyJ", ":AA", "-----BEGIN", "ya29.", "dop_v1_", "shpat_", "lin_api_", "EAAC",
 )  # fmt: skip
+_SHORTEST_KEY = 20
+_SECRET_NAMES = ("key", "secret", "token", "passw", "pwd", "credential", "bearer", "://")
 _KEY = re.compile(
     r"(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[A-Z2-7]{16}|gh[posur]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60,}|glpat-[\w-]{20}"
     r"|sk-(?:proj-|ant-[a-z0-9]+-|svcacct-)?[\w-]{32,}|xox[abeoprs]-[\w-]{20,}|[rs]k_(?:live|test)_[A-Za-z0-9]{20,}"
@@ -98,29 +102,31 @@ def private_kinds(text: str) -> tuple[str, ...]:
     if has_secret(text):
         found.add("secret")
         text = _NAMED.sub(" ", _KEY.sub(" ", text))
-    if "@" in text and has_email(text):
+    if has_email(text):
         found.add("pii-email")
-    ibans = [span for match in _IBAN.finditer(text) if (span := _iban_span(match))]
-    if ibans:
-        found.add("pii-iban")
-        text = _without(text, ibans)
-    cards = [match.span() for match in _CARD.finditer(text) if _is_card(text, match)]
-    if cards:
-        found.add("pii-card")
-        text = _without(text, cards)
-    if has_phone(text):
-        found.add("pii-phone")
+    digits = len(text.encode("utf-8", "surrogatepass").translate(None, _NO_DIGITS))
+    if digits >= _FEWEST_IN_IBAN:
+        text = _take(text, "pii-iban", [_iban_span(match) for match in _IBAN.finditer(text)], found)
+    if digits >= _FEWEST_IN_PHONE:
+        text = _take(text, "pii-card", [_card_span(text, match) for match in _CARD.finditer(text)], found)
+        if has_phone(text):
+            found.add("pii-phone")
     return tuple(code for code in KINDS if code in found)
 
 
-def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    for start, end in reversed(spans):
-        text = f"{text[:start]} {text[end:]}"
+def _take(text: str, code: str, spans: Sequence[tuple[int, int] | None], found: set[str]) -> str:
+    """The text without the places of `code`, which is added to `found` if there is one."""
+    for span in reversed(spans):
+        if span is not None:
+            found.add(code)
+            text = f"{text[: span[0]]} {text[span[1] :]}"
     return text
 
 
 def has_email(text: str) -> bool:
     """Whether a text holds an e-mail address; user and password in front of a host are none."""
+    if "@" not in text:
+        return False
     return any("://" not in text[max(0, m.start() - 100) : m.start()].rpartition(" ")[2] for m in _EMAIL.finditer(text))
 
 
@@ -183,15 +189,15 @@ def _ungrouped(found: str, length: int) -> tuple[str, str]:
 
 def has_card(text: str) -> bool:
     """Whether a text holds the number of a payment card: issuer, length, grouping and check digit are right."""
-    return any(_is_card(text, match) for match in _CARD.finditer(text))
+    return any(_card_span(text, match) for match in _CARD.finditer(text))
 
 
-def _is_card(text: str, match: re.Match[str]) -> bool:
+def _card_span(text: str, match: re.Match[str]) -> tuple[int, int] | None:
     digits = match.group().replace(" ", "").replace("-", "")
     if not (_ISSUERS.fullmatch(digits) and luhn(digits)):
-        return False
+        return None
     before = text[max(0, match.start() - 40) : match.start()]
-    return not _NUMBERED.search(before) or _CARD_CUE.search(before) is not None
+    return None if _NUMBERED.search(before) and not _CARD_CUE.search(before) else match.span()
 
 
 def luhn(digits: str) -> bool:
@@ -202,11 +208,15 @@ def luhn(digits: str) -> bool:
 
 def has_secret(text: str) -> bool:
     """Whether a text holds a password, key or token: an issuer's shape, a named secret, or a random string."""
-    if any(start in text for start in _KEY_STARTS) and _KEY.search(text):
-        return True
-    if any(match[3] or _is_random(match[1] or match[2]) for match in _NAMED.finditer(text)):
-        return True
-    return any(_is_random_key(match.group()) for match in _RANDOM.finditer(text))
+    if max(map(len, text.split()), default=0) >= _SHORTEST_KEY or "-----BEGIN" in text:
+        if any(start in text for start in _KEY_STARTS) and _KEY.search(text):
+            return True
+        if any(_is_random_key(match.group()) for match in _RANDOM.finditer(text)):
+            return True
+    lower = text.lower()
+    if not any(name in lower for name in _SECRET_NAMES):
+        return False
+    return any(match[3] or _is_random(match[1] or match[2]) for match in _NAMED.finditer(text))
 
 
 def _is_random(value: str) -> bool:

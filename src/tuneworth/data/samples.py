@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
-from numpy.typing import NDArray
 
 from tuneworth.data.checks import TOO_MANY
 from tuneworth.data.example import Example
@@ -15,6 +12,7 @@ from tuneworth.data.labels import doubts
 from tuneworth.data.languages import language_name, language_of, main_language
 from tuneworth.data.near import Pairs
 from tuneworth.data.stacking import Flaw, Numbers, Stack
+from tuneworth.data.vectors import Vectorise
 
 LABELS_SAMPLED = 20_000
 LANGUAGES_SAMPLED = 2_000
@@ -25,8 +23,6 @@ MANY_DOUBTS = 0.02
 """Share of doubtful labels from which they are a warning."""
 OTHER_LANGUAGES = 0.02
 """Share of rows in other languages from which they are a warning."""
-
-Vectorise = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 def sample_of(stack: Stack, rows: int, seed: int) -> Numbers:

@@ -92,6 +92,11 @@ def is_known(name: str) -> bool:
     return _plain(name) in INPUT_NAMES | OUTPUT_NAMES | _ID_NAMES
 
 
+def is_input_name(name: str) -> bool:
+    """Whether a column of this name is an input by its name alone."""
+    return _plain(name) in INPUT_NAMES
+
+
 def most_labels(rows: int) -> int:
     """How many different values a column of labels may have among `rows` values."""
     return max(2, min(_MOST_LABELS, rows // 5))

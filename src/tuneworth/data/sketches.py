@@ -21,7 +21,7 @@ SHORTEST = 20
 """Characters. In shorter texts one other word makes another question."""
 BANDS, PLACES_IN_BAND = 42, 3
 HASHES = BANDS * PLACES_IN_BAND
-LEAST_AGREEMENT = 0.3
+LEAST_AGREEMENT = 0.33
 
 _BLOCK = 200_000  # pairs whose signatures are compared at a time
 

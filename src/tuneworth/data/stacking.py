@@ -77,12 +77,21 @@ class Stack:
                 seen += part.look(own, at)
         return [seen[place] for place in places]
 
+    def examples(self, rows: Numbers | Sequence[int]) -> list[Example]:
+        """Some rows as they are."""
+        return self.look(rows, itself)
+
     def findings(self, flaws: Sequence[Flaw]) -> list[Finding]:
         """The flaws with the places of their rows. Rows in files are read again, each once and only those listed."""
         limits = [part.listed for part in self.parts.values() if part.listed is not None]
         shown = [flaw.rows[: min(limits)] if limits else flaw.rows for flaw in flaws]
         places = iter(self.look(np.concatenate(shown), RowRef.of)) if shown else iter(())
         return [_finding(flaw, tuple(next(places) for _ in rows)) for flaw, rows in zip(flaws, shown, strict=True)]
+
+
+def itself(example: Example) -> Example:
+    """The example."""
+    return example
 
 
 def _finding(flaw: Flaw, rows: tuple[RowRef, ...]) -> Finding:

@@ -1,5 +1,4 @@
-"""What a number of test rows can show: the smallest detectable difference, and the rows that would decide a
-pair.
+"""The number of test rows that would decide a pair; the smallest difference that rows show is in `tuneworth.power`.
 
 Normal approximations for paired differences (Connor 1987, Biometrics 43:207-211, for right/wrong scores).
 They are estimates: they take the variance seen so far for the true one.
@@ -9,31 +8,12 @@ from __future__ import annotations
 
 import math
 
-from scipy.optimize import brentq
 from scipy.special import ndtri
 
 from tuneworth.decision.records import Comparison
+from tuneworth.power import POWER, smallest_detectable_difference
 
-POWER = 0.8
-
-
-def smallest_detectable_difference(mean_square: float, rows: int, alpha: float, binary: bool) -> float | None:
-    """The true difference (0..1) that `rows` rows show to be above zero, two-sided `alpha`, with 80 % power.
-
-    `mean_square` is that of the rows' differences: for right/wrong (`binary`) scores, the share of rows on
-    which exactly one arm is right. None when even a difference of 1 would not show.
-    """
-    z_alpha, z_power = float(ndtri(1 - alpha / 2)), float(ndtri(POWER))
-
-    def missing(difference: float) -> float:
-        # A mean difference d needs a mean square of at least d^2; at least d where rows add 0, 1 or -1.
-        square = max(mean_square, difference if binary else difference**2)
-        spread = math.sqrt(max(square - difference**2, 0.0))
-        return z_alpha * math.sqrt(square) + z_power * spread - difference * math.sqrt(rows)
-
-    if missing(1.0) > 0:
-        return None
-    return float(brentq(missing, 1e-12, 1.0))
+__all__ = ["rows_to_decide", "smallest_detectable_difference"]
 
 
 def rows_to_decide(comparison: Comparison, alpha: float, minimum_effect: float) -> int | None:

@@ -15,13 +15,17 @@ from typing import Any
 from tuneworth.data import Example, Reading, Ruler, answer_key, audit, clean, read_examples, split
 from tuneworth.data.clusters import near_clusters
 from tuneworth.data.registered import content_sha256, data_file, data_set_of, pinned
-from tuneworth.errors import InputError
+from tuneworth.data.requests import read_requests
+from tuneworth.data.vectors import Vectorise, default_vectors
+from tuneworth.errors import InputError, MachineError
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.sources import check_model_id, find_model
 from tuneworth.rendering import Renderer
 from tuneworth.store.atomic import read_json, read_jsonl, write_json, write_jsonl
 from tuneworth.store.run import RunFolder
 from tuneworth.task import Task, commented_yaml, data_reference
+
+_FILES = ("train", "validation", "test", "traffic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +89,17 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
         _read_other(task.data.test, reading, "test"),
     ]
     dropped = [*reading.dropped, *(finding for read in others if read for finding in read.dropped)]
+    traffic = read_requests(Path(task.data.traffic), reading.shape.input) if task.data.traffic else ()
     watcher.advance(1)
     kind = reading.shape.kind
     validation, test = (read.examples if read else () for read in others)
     watcher.advance(1)
     model = find_model(task.models[0])
     ruler = ruler_for(Renderer.load(model.path), model.context_tokens)
-    found = audit(reading.examples, validation, test, kind=kind, ruler=ruler, dropped=dropped, seed=task.seed)
+    found = audit(
+        reading.examples, validation, test, kind=kind, ruler=ruler, vectorise=_vectors(watcher),
+        traffic=traffic, dropped=dropped, seed=task.seed,
+    )  # fmt: skip
     cleaned = clean(reading.examples, validation, test, found)
     # Split after cleaning: what is removed as a repeat can then not stand on both sides.
     clusters = near_clusters([*reading.examples, *validation, *test], found.near)
@@ -123,6 +131,15 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     for sentence in (*reading.shape.why, *parts.why):
         watcher.note(sentence)
     watcher.advance(1)
+
+
+def _vectors(watcher: Watcher) -> Vectorise | None:
+    """The table of word vectors; None, and a note, where it can not be had: the audit then leaves questions open."""
+    try:
+        return default_vectors()
+    except MachineError as error:
+        watcher.note(f"Domain and relevance are not measured: {error}")
+        return None
 
 
 def ruler_for(renderer: Renderer, context_tokens: int) -> Ruler:
@@ -164,8 +181,7 @@ def read_splits(folder: RunFolder) -> Prepared:
 def _identity(task: Task) -> str:
     """A hash of everything that decides the run: the data by content, and the task but for where the data lies."""
     content = task.model_dump(mode="json", by_alias=True)
-    for key in ("train", "validation", "test"):
-        content["data"].pop(key)
+    content["files"] = [key for key in _FILES if content["data"].pop(key)]  # the same file may play another part
     if task.training.from_ is not None:
         content["training"]["from"] = str(Path(task.training.from_).resolve())
     text = json.dumps(content, sort_keys=True) + _data_sha256(task)
@@ -173,7 +189,7 @@ def _identity(task: Task) -> str:
 
 
 def _with_absolute_paths(task: Task) -> Task:
-    found = {key: getattr(task.data, key) for key in ("train", "validation", "test")}
+    found = {key: getattr(task.data, key) for key in _FILES}
     absolute = {
         key: str(Path(name).resolve()) if name and data_reference(name) is None else name for key, name in found.items()
     }
@@ -196,7 +212,7 @@ def _data_sha256(task: Task) -> str:
     """One hash over all data files, so that a run knows its data by content."""
     _train_name(task)
     digest = hashlib.sha256()
-    for name in (task.data.train, task.data.validation, task.data.test):
+    for name in (getattr(task.data, key) for key in _FILES):
         if name is not None:
             if data_reference(name) is None and Path(name).is_dir():
                 raise InputError("this is a folder, but no run folder", where=name, cure="give a data file")

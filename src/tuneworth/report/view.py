@@ -16,6 +16,8 @@ from tuneworth.report.charts import Axis, Lines, Mark, Series, linear_axis, log_
 from tuneworth.report.data import Document, ReportData
 
 _DASHES = ("", "7 5", "2 5", "12 4 2 4", "1 8")
+_SEVERITIES = ("error", "warn", "info")
+_FINDING_ROWS = 8
 _CLASSES, _CONFUSIONS, _WORST = 8, 10, 12
 HEADLINES = {
     "fine-tune": "Fine-tune: use {}",
@@ -59,6 +61,21 @@ class View:
     def winner_name(self) -> str | None:
         """The arm to use, if there is one."""
         return self.verdict.get("winner")
+
+    @cached_property
+    def findings(self) -> Sequence[Mapping[str, Any]]:
+        """The audit's findings, the most serious first, each with the lines of its first rows by file."""
+        found: list[dict[str, Any]] = [dict(finding) for finding in (self.run.audit or {}).get("findings") or ()]
+        for finding in found:
+            severity = finding.get("severity")
+            finding["tone"] = severity if severity in _SEVERITIES else "none"
+            rows = finding.get("rows") or ()
+            by_file: dict[str, list[Any]] = {}
+            for row in rows[:_FINDING_ROWS]:
+                by_file.setdefault(str(row.get("file") or ""), []).append(row.get("line"))
+            finding["places"] = by_file
+            finding["more"] = max(0, len(rows) - _FINDING_ROWS)
+        return sorted(found, key=lambda finding: [*_SEVERITIES, "none"].index(finding["tone"]))
 
     @cached_property
     def records(self) -> Mapping[str, Document]:

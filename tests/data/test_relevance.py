@@ -1,0 +1,102 @@
+"""Rows that do not belong to the task: texts, labels and forms of answers; and clean rows are left alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from topics import TOPICS, by_topic, foreign_texts, texts_on
+from tuneworth.data.relevance import answer_form, misspelt_labels, odd_forms, off_topic
+
+TEXTS = [text for topic in TOPICS for text in texts_on(topic, 250)]
+LABELS = [topic for topic in TOPICS for _ in range(250)]
+
+
+def test_planted_rows_with_random_labels_are_found_and_little_else():
+    source = random.Random(5)
+    planted = foreign_texts(15)
+    found = off_topic(TEXTS + planted, LABELS + [source.choice(LABELS) for _ in planted], by_topic)
+    hits = [row for row in found if row >= len(TEXTS)]
+    assert len(hits) >= 9
+    assert len(found) - len(hits) <= 2
+
+
+def test_clean_rows_are_not_off_topic():
+    assert len(off_topic(TEXTS, LABELS, by_topic)) <= len(TEXTS) / 200
+
+
+def test_a_wrong_label_alone_is_not_off_topic():
+    labels = list(LABELS)
+    for row in range(0, 100, 10):
+        labels[row] = "refund"
+    assert not set(range(0, 100, 10)) & set(off_topic(TEXTS, labels, by_topic)[:3].tolist())
+
+
+def test_rare_rows_whose_label_follows_from_the_text_are_not_off_topic():
+    rare = foreign_texts(30)
+    found = off_topic(TEXTS + rare, LABELS + ["astronomy"] * 30, by_topic)
+    assert len([row for row in found if row >= len(TEXTS)]) <= 3
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"),
+    [(TEXTS[:199], LABELS[:199]), (TEXTS, ["one"] * 1000), ([""] * 300, ["a", "b"] * 150)],
+)
+def test_where_nothing_can_be_told_no_row_is_named(texts, labels):
+    assert len(off_topic(texts, labels, by_topic)) == 0
+
+
+@pytest.mark.parametrize(
+    ("odd", "usual"),
+    [
+        ("Card Arrival", "card_arrival"),
+        ("card-arrival", "card_arrival"),
+        (" card_arrival", "card_arrival"),
+        ("card_arival", "card_arrival"),
+        ("crad_arrival", "card_arrival"),
+    ],
+)
+def test_other_spellings_of_a_label_are_found(odd, usual):
+    labels = [usual] * 30 + ["card_linking"] * 30 + [odd]
+    (found,) = misspelt_labels(labels)
+    assert (found.label, found.usual, found.rows) == (odd, usual, (60,))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["subscription_level_1"] * 30 + ["subscription_level_2"],
+        ["yes"] * 30 + ["yep"],
+        ["cash_withdrawal"] * 30 + ["card_withdrawal"] * 5,
+        ["positive"] * 30 + ["negative"],
+        ["\u002b"] * 30 + ["\u2212"],
+        [],
+    ],
+)
+def test_labels_of_their_own_are_not_spellings(labels):
+    assert misspelt_labels(labels) == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "form"),
+    [
+        ('{"a": 1}', "JSON"),
+        ("[1, 2]", "JSON"),
+        ("{not json}", "one line"),
+        ("```py\nx\n```", "code block"),
+        (" -1,200.50 ", "number"),
+        ("$12", "number"),
+        ("12 apples", "one line"),
+        ("two\nlines", "several lines"),
+    ],
+)
+def test_forms_of_answers(answer, form):
+    assert answer_form(answer) == form
+
+
+def test_an_odd_form_is_found_among_many_of_one_and_not_where_forms_mix():
+    assert odd_forms(["plain text"] * 99 + ['{"a": 1}']) == {"JSON": (99,)}
+    assert odd_forms(["plain text"] * 60 + ["{}"] * 40) == {}
+    assert odd_forms(["plain text"] * 99 + ["two\nlines"]) == {}
+    assert odd_forms([]) == {}
