@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from tuneworth.data import Job, Reading, collect, open_source, read_examples, unpacking
 from tuneworth.data.folders import find_files
-from tuneworth.data.hub import is_hub_id
 from tuneworth.errors import InputError
-from tuneworth.task import Columns
+from tuneworth.task import Columns, is_hub_id
 
 ROWS = [{"text": f"thing number {n}, it is fine", "label": "ab"[n % 2]} for n in range(40)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
@@ -277,7 +276,7 @@ def test_problems_of_later_pieces_have_the_right_lines_and_bytes(tmp_path, monke
     [
         ("owner/name", True),
         ("owner/name@main", True),
-        ("hf://datasets/owner/name", True),
+        ("hf://datasets/owner/name-1.5@main", True),
         ("owner/name.csv", False),
         ("name", False),
         ("../owner/name", False),

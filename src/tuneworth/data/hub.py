@@ -16,11 +16,6 @@ _ID = re.compile(r"(?:hf://datasets/)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?
 _WANTED = ["README.md", *(f"*{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz", ".zst"))]
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether `name` can only be a data set of the hub: owner/name (@revision), where no such path is."""
-    return _ID.fullmatch(name) is not None and Path(name).suffix.lower() not in SUFFIXES and not Path(name).exists()
-
-
 def fetch_data_set(name: str) -> Path:
     """The folder with the data files of a hub data set, fetched unless they are in the cache.
 

@@ -179,9 +179,7 @@ def _data_sha256(task: Task) -> str:
     digest = hashlib.sha256()
     for name in (task.data.train, task.data.validation, task.data.test):
         if name is not None:
-            if data_reference(name) is None and Path(name).is_dir():
-                raise InputError("this is a folder, but no run folder", where=name, cure="give a data file")
-            if data_reference(name) is None and not Path(name).is_file():
+            if data_reference(name) is None and not Path(name).exists():
                 raise InputError("there is no such data file", where=name, cure="check the path")
             digest.update(content_sha256(name).encode())
     return digest.hexdigest()
