@@ -290,6 +290,7 @@ def _check_format(row: Row, format_: Format) -> None:
 def _write(target: Path, write: Callable[[Iterable[Row], Path], None], rows: Iterator[Row]) -> None:
     """Write beside `target` and put it in place when it is whole."""
     with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:80]}.", suffix=".tmp")
         os.close(descriptor)
         try:
