@@ -234,6 +234,16 @@ def test_a_file_in_pieces_gives_what_it_gives_whole(tmp_path_factory, rows, endi
     assert [job.piece.start for job in source.jobs[1:]] == [job.piece.end for job in source.jobs[:-1]]
 
 
+def test_a_table_is_cut_between_records(tmp_path, monkeypatch):
+    path = tmp_path / "d.csv"
+    path.write_bytes(as_csv([(f'line {n}\nand "so" on\n\n', "ab"[n % 2]) for n in range(40)]))
+    expected = read(path)
+    monkeypatch.setattr("tuneworth.data.streaming.PIECE", 100)
+    source = open_source(path, Columns(), "auto")
+    assert len(source.jobs) > 8
+    assert collect(source, source.batches()).examples == expected.examples
+
+
 def test_jobs_read_in_any_order_and_collected_are_the_reading(tmp_path, monkeypatch):
     path = tmp_path / "d.jsonl"
     path.write_bytes(LINES + b"\n".join(LINES.splitlines()[:3]))
