@@ -31,7 +31,7 @@ def fetch_data_set(name: str) -> Path:
         raise InputError(f"the hub has no such data set for you: {first}", where=name, code="file-missing") from None
     except (LocalEntryNotFoundError, OSError):
         raise MachineError(
-            "the data set is not in the cache and the hub cannot be reached",
+            "there is no such file or folder, and the hub, which may have a data set of that name, cannot be reached",
             where=name,
-            cure="fetch it where there is a network, and give its folder",
+            cure="check the path; or fetch the data set where there is a network, and give its folder",
         ) from None
