@@ -64,7 +64,9 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "50000")
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # what a command left with typer.Exit
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except typer.Abort:
         sys.exit(_fail(Interrupted(signal.SIGINT)))
     except KeyboardInterrupt:

@@ -238,11 +238,11 @@ def clean(
     """
     from tuneworth.data.cleaning import Repairs
     from tuneworth.pipeline.cleaning import CleaningTask, clean_file, clean_registered, told_in_words, write_cleaned
-    from tuneworth.task import Columns, data_reference
+    from tuneworth.task import Columns, set_reference
 
     repairs = Repairs.chosen(skip or [], contradictions)
     task = CleaningTask(Columns(input=input_, output=output), kind, repairs, tuple(mask or []), model)
-    if data_reference(data) is not None and out is None and test is None:
+    if set_reference(data) is not None and out is None and test is None:
         version, result, is_new = clean_registered(data, task)
         if as_json:
             _print({**_about(version), "new": is_new, "changes": result.changes, "notes": list(result.notes)})

@@ -1,8 +1,9 @@
 """Files become Examples: read, audit, clean, split."""
 
-from tuneworth.data.audit import Audit, Judgement, audit
+from tuneworth.data.audit import Audit, Judgement, Ruler, audit
 from tuneworth.data.cleaning import Cleaned, Removal, clean
 from tuneworth.data.example import Example, Message, ToolCall, content_id
+from tuneworth.data.facts import answer_key
 from tuneworth.data.findings import Finding, RowRef, Severity, Split
 from tuneworth.data.normalising import NORMALISATION, input_key, normalise
 from tuneworth.data.problems import CODES, RowProblem
@@ -28,12 +29,14 @@ __all__ = [
     "RowProblem",
     "RowRef",
     "RowShape",
+    "Ruler",
     "Severity",
     "Shape",
     "Source",
     "Split",
     "Splits",
     "ToolCall",
+    "answer_key",
     "audit",
     "clean",
     "collect",

@@ -1,4 +1,8 @@
-"""Is this data set fit for its task? Findings with their rows, and a judgement with its reason."""
+"""Is this data set fit for its task? Findings with their rows, and a judgement with its reason.
+
+`audit` looks at rows in memory, `audit_parts` at rows wherever they are; the second is what the first calls, so that a
+small data set is judged like a large one.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tuneworth.data import checks
+import numpy as np
+
+from tuneworth.data import checks, near, samples
 from tuneworth.data.example import Example
+from tuneworth.data.facts import InMemory, Inspection, Part, facts_of
 from tuneworth.data.findings import Finding, RowRef, Split, plural
 from tuneworth.data.normalising import NORMALISATION
+from tuneworth.data.samples import Vectorise
+from tuneworth.data.stacking import Flaw, Stack
 
 Status = Literal["pass", "warn", "fail", "not-measured"]
+CountTokens = Callable[[Example], int]
 
 SCHEMA = "tuneworth.audit/1"
 TRAIN_ROWS_FAIL, TRAIN_ROWS_WARN = 50, 200
 TEST_ROWS_FAIL, TEST_ROWS_WARN = 30, 200
+TEMPLATE_BYTES = 256
+"""What a chat template may add to a whole conversation, a default system message for example."""
+TOKENS_SAMPLED = 5_000
+"""Of more rows than this, lengths in tokens are summed up from so many."""
 # What says something about size and not about quality.
 _SIZE_CODES = frozenset(["rare-class", "class-missing-in-train", "class-missing-in-test"])
+_SEVERITIES = ("error", "warn", "info")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +58,9 @@ class Audit:
     """What was found in a data set.
 
     `rows` counts rows by split as they were given, before any repair; `classes` counts rows by label and
-    split (empty when the kind is not classification); `tokens` sums up the rows' lengths in tokens, None when
-    they were not counted.
+    split (empty when the kind is not classification); `tokens` sums up the rows' lengths in tokens (of `rows` rows),
+    None when they were not counted. `near` are the pairs of rows that are nearly the same, as numbers of rows with
+    train, validation and test one after the other.
     """
 
     answers: Mapping[str, Judgement]
@@ -52,6 +68,7 @@ class Audit:
     findings: tuple[Finding, ...]
     classes: Mapping[str, Mapping[Split, int]]
     tokens: Mapping[str, int] | None
+    near: near.Pairs | None = None
 
     def count(self, code: str, split: Split | None = None) -> int:
         """The sum of the counts of a code's findings, of one split if given; 0 when there are none."""
@@ -74,80 +91,135 @@ class Audit:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Ruler:
+    """How rows are measured by the model that will be trained. `count_tokens` gives the length in tokens of a whole
+    example, prompt and answer; `context_tokens` is the most that the model can take; `special_tokens` are its control
+    strings. It is used on few rows: most are short enough by their bytes."""
+
+    count_tokens: CountTokens
+    context_tokens: int | None = None
+    special_tokens: tuple[str, ...] = ()
+
+
 def audit(
     train: Sequence[Example],
     validation: Sequence[Example],
     test: Sequence[Example],
     *,
     kind: str,
-    count_tokens: Callable[[Example], int] | None = None,
-    context_tokens: int | None = None,
+    ruler: Ruler | None = None,
+    vectorise: Vectorise | None = None,
     dropped: Sequence[Finding] = (),
+    seed: int = 0,
 ) -> Audit:
     """Look at the rows of a data set as they were given; empty splits are ones that do not exist (yet).
 
-    `count_tokens` gives the length in tokens of a whole example, prompt and answer; `context_tokens` is the
-    most that the model can take. `dropped` are findings of reading: rows that could not be used at all.
+    `dropped` are findings of reading: rows that could not be used at all.
     """
-    parts: dict[Split, Sequence[Example]] = {"train": train, "validation": validation, "test": test}
-    keys = checks.keys_of(parts)
-    findings = [*dropped, *checks.leaks(parts, keys), *checks.duplicates(parts, keys)]
-    findings += checks.contradictions(parts, keys, kind)
+    inspection = Inspection(kind, ruler.special_tokens if ruler else ())
+    given: dict[Split, Sequence[Example]] = {"train": train, "validation": validation, "test": test}
+    parts = {split: InMemory(examples, facts_of(examples, inspection)) for split, examples in given.items()}
+    return audit_parts(parts, kind=kind, ruler=ruler, vectorise=vectorise, dropped=dropped, seed=seed)
+
+
+def audit_parts(
+    parts: Mapping[Split, Part],
+    *,
+    kind: str,
+    ruler: Ruler | None = None,
+    vectorise: Vectorise | None = None,
+    dropped: Sequence[Finding] = (),
+    seed: int = 0,
+) -> Audit:
+    """The audit of rows whose facts are known. `parts` has all three splits, in the order train, validation, test.
+
+    Exact and near duplicates, leaks, contradictions, private data and lengths are of all rows; doubtful labels,
+    languages and meanings of a seeded sample, which their messages state when it is not all rows.
+    """
+    stack = Stack(parts)
+    flaws = [
+        *checks.leaks(stack),
+        *checks.duplicates(stack),
+        *checks.contradictions(stack, kind),
+        *checks.groups(stack),
+    ]
+    pairs = near.near_pairs(stack)
+    flaws += [*near.near_leaks(stack, pairs), *near.near_duplicates(stack, pairs)]
     tokens = None
-    if count_tokens is not None:
-        lengths = {split: [count_tokens(example) for example in examples] for split, examples in parts.items()}
-        tokens = _lengths(lengths, context_tokens)
-        if context_tokens is not None:
-            findings += checks.too_long(parts, lengths, context_tokens)
+    if ruler is not None and len(stack):
+        tokens, long = _lengths(stack, ruler, seed)
+        flaws += long
+    flaws += checks.answers(stack, kind)
     if kind == "classification":
-        findings += checks.balance(parts)
-    findings += checks.private_data(parts)
-    findings += checks.special_tokens(parts)
+        flaws += [
+            *checks.balance(stack),
+            *near.near_contradictions(stack, pairs),
+            *samples.doubtful_labels(stack, seed),
+        ]
+    flaws += samples.mixed_languages(stack, seed)
+    if vectorise is not None:
+        flaws += samples.same_meaning(stack, pairs, vectorise, seed)
+    flaws += [*checks.private_data(stack), *checks.special_tokens(stack)]
+    findings = (*dropped, *stack.findings(flaws))
     answers = {
         "domain": _NO_DOMAIN,
         "relevance": _NO_RELEVANCE,
         "quality": _quality(findings),
-        "size": _size(parts, kind, findings),
+        "size": _size(stack, kind, findings),
     }
-    rows = {split: len(examples) for split, examples in parts.items()}
-    return Audit(answers, rows, tuple(findings), _classes(parts) if kind == "classification" else {}, tokens)
+    rows = {split: len(part.facts) for split, part in parts.items()}
+    return Audit(answers, rows, findings, _classes(stack) if kind == "classification" else {}, tokens, pairs)
 
 
-def _lengths(lengths: Mapping[Split, Sequence[int]], context_tokens: int | None) -> dict[str, int] | None:
-    everything = sorted(length for part in lengths.values() for length in part)
-    if not everything:
-        return None
-    last = len(everything) - 1
-    summary = {"min": everything[0], "p50": everything[last // 2], "p95": everything[math.ceil(last * 0.95)]}
-    summary["max"] = everything[last]
-    return summary if context_tokens is None else {**summary, "context": context_tokens}
+def _lengths(stack: Stack, ruler: Ruler, seed: int) -> tuple[dict[str, int], list[Flaw]]:
+    """(lengths of the rows in tokens, summed up; rows that are too long). No row has more tokens than bytes."""
+    measured = samples.sample_of(stack, TOKENS_SAMPLED, seed)
+    rows = measured
+    if ruler.context_tokens is not None:
+        unclear = np.flatnonzero(stack.column("sizes") > ruler.context_tokens - TEMPLATE_BYTES)
+        rows = np.union1d(measured, unclear)
+    lengths = dict(zip(rows.tolist(), stack.look(rows, ruler.count_tokens), strict=True))
+    ordered = sorted(lengths[row] for row in measured.tolist())
+    last = len(ordered) - 1
+    summary = {"min": ordered[0], "p50": ordered[last // 2], "p95": ordered[math.ceil(last * 0.95)]}
+    summary |= {"max": max(lengths.values()), "rows": len(ordered)}
+    if ruler.context_tokens is None:
+        return summary, []
+    return {**summary, "context": ruler.context_tokens}, checks.too_long(stack, lengths, ruler.context_tokens)
 
 
-def _classes(parts: checks.Parts) -> dict[str, dict[Split, int]]:
+def _classes(stack: Stack) -> dict[str, dict[Split, int]]:
     """Rows of each label by split, the largest classes first."""
-    counts = {split: Counter(example.answer for example in examples) for split, examples in parts.items()}
-    total = sum(counts.values(), Counter[str]())
+    counts = {split: stack.facts(split).labels for split in stack.parts}
+    total: Counter[str] = Counter()
+    for part in counts.values():
+        total.update(part)
     order = sorted(total, key=lambda label: (-total[label], label))
-    return {label: {split: counts[split][label] for split in parts} for label in order}
+    return {label: {split: counts[split].get(label, 0) for split in stack.parts} for label in order}
 
 
 def _quality(findings: Sequence[Finding]) -> Judgement:
-    grave = [finding for finding in findings if finding.code not in _SIZE_CODES and finding.severity != "info"]
-    if not grave:
-        minor = [finding.message for finding in findings if finding.code not in _SIZE_CODES]
-        return Judgement("pass", "; ".join(minor) if minor else "no flaw was found in any row")
-    failed = any(finding.severity == "error" for finding in grave)
-    return Judgement("fail" if failed else "warn", "; ".join(finding.message for finding in grave))
+    own = [finding for finding in findings if finding.code not in _SIZE_CODES]
+    own.sort(key=lambda finding: _SEVERITIES.index(finding.severity))
+    if not own:
+        return Judgement("pass", "no flaw was found in any row")
+    shown = [finding for finding in own if finding.severity != "info"] or own
+    why = "; ".join(finding.message for finding in shown[:4])
+    if len(own) > 4 or len(own) > len(shown):
+        left = len(own) - len(shown[:4])
+        why += f"; and {plural(left, 'other finding', 'other findings')}"
+    status: dict[str, Status] = {"error": "fail", "warn": "warn", "info": "pass"}
+    return Judgement(status[own[0].severity], why)
 
 
-def _size(parts: checks.Parts, kind: str, findings: Sequence[Finding]) -> Judgement:
-    train, test = len(parts["train"]), len(parts["test"])
+def _size(stack: Stack, kind: str, findings: Sequence[Finding]) -> Judgement:
+    train, test = len(stack.facts("train")), len(stack.facts("test"))
     why = [f"{plural(train, 'train row')}"]
     levels = [_level(train, TRAIN_ROWS_FAIL, TRAIN_ROWS_WARN)]
-    if kind == "classification" and train:
-        least = min(Counter(example.answer for example in parts["train"]).values())
-        classes = len({example.answer for example in parts["train"]})
-        why[0] += f" of {plural(classes, 'class', 'classes')}, {least:,} in the smallest"
+    labels = stack.facts("train").labels
+    if kind == "classification" and labels:
+        why[0] += f" of {plural(len(labels), 'class', 'classes')}, {min(labels.values()):,} in the smallest"
     if test:
         # The widest that a 95 % interval of a share can be (normal approximation, at one half).
         points = 100 * 1.96 * math.sqrt(0.25 / test)

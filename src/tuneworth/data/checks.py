@@ -1,17 +1,16 @@
-"""The audit's checks: each looks at the splits and returns a Finding for each kind of flaw and split."""
+"""The audit's checks of whole rows: each looks at the facts of all rows and returns a Flaw for each kind and split."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from tuneworth.data.example import Example
-from tuneworth.data.findings import Finding, Severity, Split, plural, refs
-from tuneworth.data.normalising import input_key
+import numpy as np
 
-Parts = Mapping[Split, Sequence[Example]]
-"""The examples of each split; a split that is not there yet is empty."""
+from tuneworth.data.facts import hash_of
+from tuneworth.data.findings import Severity, Split, plural
+from tuneworth.data.private import KINDS
+from tuneworth.data.stacking import Flaw, Numbers, Stack
 
 TOO_MANY = 0.2
 """Share of rows from which a flaw is no longer a blemish but makes the data unfit."""
@@ -19,177 +18,235 @@ FEW_IN_CLASS = 5
 """Classes with fewer train rows are reported as rare."""
 UNEVEN = 10
 """How many times larger than the smallest the largest class may be before that is a warning."""
+CUT_AT_LENGTH = 0.01
+"""Share of answers of exactly the greatest length from which a length limit is suspected."""
 
-_LEARNT_AND_HELD_OUT: tuple[tuple[Split, Split], ...] = (
+LEARNT_AND_HELD_OUT: tuple[tuple[Split, Split], ...] = (
     ("train", "test"),
     ("validation", "test"),
     ("train", "validation"),
 )
-_EMAIL = re.compile(r"[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b")
-_CARD = re.compile(r"(?<![\d.])[2-6]\d(?:[ -]?\d){11,17}(?![\d])")
-_SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>|\[/?INST\]|</?s>|<(?:start|end)_of_turn>|</?think>")
+_NONE: Numbers = np.zeros(0, np.int64)
 
 
-def keys_of(parts: Parts) -> dict[Split, list[str]]:
-    """The normalised input of every row, in the order of the rows."""
-    return {split: [input_key(example) for example in examples] for split, examples in parts.items()}
-
-
-def duplicates(parts: Parts, keys: Mapping[Split, Sequence[str]]) -> list[Finding]:
+def duplicates(stack: Stack) -> list[Flaw]:
     """Rows whose input repeats that of an earlier row of the same split, whatever their answers are."""
-    findings = []
-    for split, examples in parts.items():
-        seen: set[str] = set()
-        repeats = []
-        for example, key in zip(examples, keys[split], strict=True):
-            if key in seen:
-                repeats.append(example)
-            seen.add(key)
-        if repeats:
+    flaws = []
+    for split in stack.parts:
+        repeats = stack.start(split) + _repeats(stack.facts(split).inputs)
+        if len(repeats):
             verb = plural(len(repeats), f"row of {split} repeats", f"rows of {split} repeat")
-            message = f"{verb} the input of an earlier one"
-            severity: Severity = "warn" if len(repeats) > TOO_MANY * len(examples) else "info"
+            facts = stack.facts(split)
+            whole = len(_repeats(facts.inputs * np.uint64(3) + facts.answers))
+            message = f"{verb} the input of an earlier one, {whole:,} of them with the same answer"
+            severity: Severity = "warn" if len(repeats) > TOO_MANY * len(stack.facts(split)) else "info"
             repair = "reduced to the first row where the answers agree too" if split == "train" else None
-            findings.append(Finding("duplicate-exact", severity, len(repeats), message, refs(repeats), repair, split))
-    return findings
+            flaws.append(Flaw("duplicate-exact", severity, len(repeats), message, repeats, repair, split))
+    return flaws
 
 
-def leaks(parts: Parts, keys: Mapping[Split, Sequence[str]]) -> list[Finding]:
+def _repeats(values: np.ndarray) -> Numbers:
+    """The places of values that stand earlier in the array too."""
+    first = np.zeros(len(values), bool)
+    first[np.unique(values, return_index=True)[1]] = True
+    return np.flatnonzero(~first)
+
+
+def leaks(stack: Stack) -> list[Flaw]:
     """Held-out rows that are also where rows are learnt or chosen from. Counts and names held-out rows."""
-    findings = []
-    for earlier, later in _LEARNT_AND_HELD_OUT:
-        known = set(keys[earlier])
-        leaked = [e for e, key in zip(parts[later], keys[later], strict=True) if key in known]
-        if not leaked:
+    flaws = []
+    for earlier, later in LEARNT_AND_HELD_OUT:
+        known, held_out = stack.facts(earlier).inputs, stack.facts(later).inputs
+        leaked = np.flatnonzero(np.isin(held_out, known))
+        if not len(leaked):
             continue
-        held_out = set(keys[later])
-        source = sum(key in held_out for key in keys[earlier])
-        severity: Severity = "error" if len(leaked) > TOO_MANY * len(parts[later]) else "warn"
+        source = int(np.isin(known, held_out).sum())
+        severity: Severity = "error" if len(leaked) > TOO_MANY * len(held_out) else "warn"
         message = f"{plural(len(leaked), f'{later} row is', f'{later} rows are')} also in {earlier}"
         repair = f"{plural(source, 'row is', 'rows are')} removed from {earlier}; {later} stays as it is"
-        findings.append(Finding("leak-exact", severity, len(leaked), message, refs(leaked), repair, later))
-    return findings
+        rows = stack.start(later) + leaked
+        flaws.append(Flaw("leak-exact", severity, len(leaked), message, rows, repair, later))
+    return flaws
 
 
-def contradictions(parts: Parts, keys: Mapping[Split, Sequence[str]], kind: str) -> list[Finding]:
+def contradictions(stack: Stack, kind: str) -> list[Flaw]:
     """Inputs with different answers, over all splits together. Counts inputs, names every row of theirs."""
-    rows: dict[str, list[Example]] = defaultdict(list)
-    for split, examples in parts.items():
-        for example, key in zip(examples, keys[split], strict=True):
-            rows[key].append(example)
-    split_minds = [same for same in rows.values() if len({example.answer.strip() for example in same}) > 1]
-    if not split_minds:
+    which, inverse = np.unique(stack.column("inputs"), return_inverse=True)
+    pairs = np.unique(np.stack([inverse.astype(np.uint64), stack.column("answers")]), axis=1)
+    minds = np.bincount(pairs[0].astype(np.int64), minlength=len(which))
+    concerned = np.flatnonzero(minds[inverse] > 1)
+    count = int((minds > 1).sum())
+    if not count:
         return []
-    concerned = [example for same in split_minds for example in same]
     severity: Severity = "info"  # free text may well have several good answers
     if kind == "classification":
-        total = sum(map(len, parts.values()))
-        severity = "error" if len(concerned) > TOO_MANY * total else "warn"
-    inputs = plural(len(split_minds), "input has", "inputs have")
+        severity = "error" if len(concerned) > TOO_MANY * len(stack) else "warn"
+    inputs = plural(count, "input has", "inputs have")
     message = f"{inputs} different answers in {plural(len(concerned), 'row')}; nothing can get all of these right"
-    return [Finding("contradiction", severity, len(split_minds), message, refs(concerned))]
+    rows = concerned[np.argsort(inverse[concerned], kind="stable")] if len(concerned) > 100 else concerned
+    repair = "the rows stay; decide which answer is right and change or remove the others"
+    return [Flaw("contradiction", severity, count, message, rows, repair)]
 
 
-def too_long(parts: Parts, lengths: Mapping[Split, Sequence[int]], context_tokens: int) -> list[Finding]:
-    """Rows that, prompt and answer together, do not fit into the model's context."""
-    findings = []
-    for split, examples in parts.items():
-        long = [e for e, length in zip(examples, lengths[split], strict=True) if length > context_tokens]
-        if not long:
+def groups(stack: Stack) -> list[Flaw]:
+    """Rows that belong together, such as several answers to one instruction."""
+    column = stack.column("groups")
+    grouped = column[column != 0]
+    count = len(np.unique(grouped))
+    if count == len(grouped):
+        return []
+    message = f"{plural(len(grouped), 'row belongs', 'rows belong')} to {plural(count, 'group')}"
+    repair = "rows of a group stay in one split, or the test rows would be known from training"
+    return [Flaw("groups", "info", count, message, _NONE, repair)]
+
+
+def too_long(stack: Stack, lengths: Mapping[int, int], context_tokens: int) -> list[Flaw]:
+    """Rows that, prompt and answer together, do not fit into the model's context. `lengths` are in tokens, by row."""
+    long = np.array(sorted(row for row, length in lengths.items() if length > context_tokens), dtype=np.int64)
+    flaws = []
+    for place, split in enumerate(stack.parts):
+        rows = long[stack.splits_of(long) == place]
+        if not len(rows):
             continue
-        severity: Severity = "error" if len(long) > TOO_MANY * len(examples) else "warn"
-        verb = plural(len(long), f"{split} row exceeds", f"{split} rows exceed")
+        severity: Severity = "error" if len(rows) > TOO_MANY * len(stack.facts(split)) else "warn"
+        verb = plural(len(rows), f"{split} row exceeds", f"{split} rows exceed")
         message = f"{verb} the model's context of {context_tokens:,} tokens"
         repair = "left out; answers are never cut" if split != "test" else None
-        findings.append(Finding("too-long", severity, len(long), message, refs(long), repair, split))
-    return findings
+        flaws.append(Flaw("too-long", severity, len(rows), message, rows, repair, split))
+    return flaws
 
 
-def balance(parts: Parts) -> list[Finding]:
-    """How even the classes of train are, which are rare, and which are missing on one side."""
-    rows: dict[str, list[Example]] = defaultdict(list)
-    for example in parts["train"]:
-        rows[example.answer].append(example)
-    if not rows:
+def answers(stack: Stack, kind: str) -> list[Flaw]:
+    """Answers that teach nothing: all the same, the same for many inputs, cut off, refusals and placeholders."""
+    facts = stack.facts("train")
+    if len(facts) > 1 and (facts.answers == facts.answers[0]).all():
+        message = f"all {len(facts):,} rows of train have the same answer; there is nothing to learn from them"
+        repair = "add rows with other answers, or choose another answer column with --output NAME"
+        return [Flaw("constant-answer", "error", len(facts), message, stack.numbers("train"), repair, "train")]
+    if kind in ("classification", "multilabel"):
         return []
-    counts = Counter({label: len(examples) for label, examples in rows.items()})
-    findings = []
+    flaws = []
+    if kind in ("generation", "chat"):
+        flaws += _repeated_answers(stack)
+    total = max(len(stack), 1)
+    boilerplate = _marked(stack, "boilerplate-answer")
+    if len(boilerplate):
+        verb = plural(len(boilerplate), "answer is", "answers are")
+        message = f"{verb} a refusal, a placeholder or a form that was never filled in"
+        severity: Severity = "warn" if len(boilerplate) > 0.01 * total else "info"
+        repair = "the rows stay; remove them unless the model should answer like this"
+        flaws.append(Flaw("boilerplate-answer", severity, len(boilerplate), message, boilerplate, repair))
+    cut = np.union1d(_marked(stack, "truncated-answer"), _at_the_limit(stack))
+    # Where most answers end like this it is the data's own style.
+    if len(cut) and len(cut) <= 0.5 * total:
+        message = f"{plural(len(cut), 'answer seems', 'answers seem')} to be cut off in the middle"
+        severity = "warn" if len(cut) > 0.01 * total else "info"
+        repair = "the rows stay; give their answers in full, or remove them: a model learns to stop where they stop"
+        flaws.append(Flaw("truncated-answer", severity, len(cut), message, cut, repair))
+    return flaws
+
+
+def _repeated_answers(stack: Stack) -> list[Flaw]:
+    """Free text that stands in many rows as it is."""
+    column = stack.column("answers")
+    which, inverse = np.unique(column, return_inverse=True)
+    # Inputs count, not rows: a duplicated row repeats its answer anyhow.
+    pairs = np.unique(np.stack([inverse.astype(np.uint64), stack.column("inputs")]), axis=1)[0].astype(np.int64)
+    inputs = np.bincount(pairs, minlength=len(which))
+    often = inputs > max(10, 0.01 * len(stack))
+    rows = np.flatnonzero(often[inverse])
+    if not len(rows):
+        return []
+    severity: Severity = "warn" if len(rows) > TOO_MANY * len(stack) else "info"
+    verb = plural(int(often.sum()), "answer stands", "answers stand")
+    message = f"{verb} word for word in {plural(len(rows), 'row')} with different inputs"
+    repair = "the rows stay; a model that learns them gives this answer to almost anything"
+    return [Flaw("repeated-answer", severity, int(often.sum()), message, rows, repair)]
+
+
+def _at_the_limit(stack: Stack) -> Numbers:
+    """Answers of exactly the greatest length, when there are so many that something has cut them."""
+    sizes = stack.column("answer_sizes")
+    if not len(sizes) or sizes.max() < 200:
+        return _NONE
+    longest = np.flatnonzero(sizes == sizes.max())
+    different = len(np.unique(stack.column("answers")[longest]))
+    return longest if different > max(4, CUT_AT_LENGTH * len(sizes)) else _NONE
+
+
+def balance(stack: Stack) -> list[Flaw]:
+    """How even the classes of train are, which are rare, and which are missing on one side."""
+    counts = Counter(stack.facts("train").labels)
+    if not counts:
+        return []
+    flaws = []
+    total = counts.total()
     (largest, most), (smallest, least) = counts.most_common()[0], counts.most_common()[-1]
-    if most >= UNEVEN * least or most > (1 - TOO_MANY) * len(parts["train"]):
-        share = most / len(parts["train"])
+    if len(counts) > 1 and (most >= UNEVEN * least or most > (1 - TOO_MANY) * total):
         classes = plural(len(counts), "class", "classes")
-        sizes = f"'{largest}' has {plural(most, 'row')} ({share:.0%} of train), '{smallest}' has {least:,}"
+        sizes = f"'{largest}' has {plural(most, 'row')} ({most / total:.0%} of train), '{smallest}' has {least:,}"
         message = f"{classes} of uneven size: {sizes}"
-        findings.append(Finding("imbalance", "warn", len(counts), message, split="train"))
+        repair = "add rows of the small classes if they matter; judge by macro-F1 rather than by accuracy"
+        flaws.append(Flaw("imbalance", "warn", len(counts), message, _NONE, repair, "train"))
     rare = [label for label, count in counts.items() if count < FEW_IN_CLASS]
     if rare:
         classes = plural(len(rare), "class has", "classes have")
-        message = f"{classes} fewer than {FEW_IN_CLASS} train rows: {_some(rare)}"
-        concerned = refs([example for label in rare for example in rows[label]])
-        findings.append(Finding("rare-class", "warn", len(rare), message, concerned, split="train"))
-    return findings + _missing(parts, set(rows))
+        message = f"{classes} fewer than {FEW_IN_CLASS} train rows: {some(rare)}"
+        repair = "add rows of these classes, or merge them with others"
+        flaws.append(Flaw("rare-class", "warn", len(rare), message, _of_labels(stack, "train", rare), repair, "train"))
+    return flaws + _missing(stack, set(counts))
 
 
-def _missing(parts: Parts, learnt: set[str]) -> list[Finding]:
-    findings = []
-    held_out = [example for split in ("validation", "test") for example in parts[split]]
-    unknown = [example for example in held_out if example.answer not in learnt]
+def _missing(stack: Stack, learnt: set[str]) -> list[Flaw]:
+    flaws = []
+    held_out: tuple[Split, ...] = ("validation", "test")
+    unknown = sorted({label for split in held_out for label in stack.facts(split).labels} - learnt)
     if unknown:
-        labels = sorted({example.answer for example in unknown})
-        message = f"{plural(len(labels), 'class is', 'classes are')} not in train: {_some(labels)}"
-        findings.append(Finding("class-missing-in-train", "warn", len(labels), message, refs(unknown)))
-    tested = {example.answer for example in parts["test"]}
+        message = f"{plural(len(unknown), 'class is', 'classes are')} not in train: {some(unknown)}"
+        rows = np.concatenate([_of_labels(stack, split, unknown) for split in held_out])
+        repair = "add train rows of these classes, or correct the labels if they are misspelt"
+        flaws.append(Flaw("class-missing-in-train", "warn", len(unknown), message, rows, repair))
+    tested = set(stack.facts("test").labels)
     if tested and learnt - tested:
         labels = sorted(learnt - tested)
-        message = f"{plural(len(labels), 'class is', 'classes are')} not in test: {_some(labels)}"
-        findings.append(Finding("class-missing-in-test", "warn", len(labels), message, split="test"))
-    return findings
+        message = f"{plural(len(labels), 'class is', 'classes are')} not in test: {some(labels)}"
+        repair = "add test rows of these classes, or nobody will know how well they are recognised"
+        flaws.append(Flaw("class-missing-in-test", "warn", len(labels), message, _NONE, repair, "test"))
+    return flaws
 
 
-def private_data(parts: Parts) -> list[Finding]:
-    """E-mail addresses and card numbers (13 to 19 digits, valid check digit). Messages never show them."""
-    return [
-        *_matching(parts, "pii-email", "warn", "an e-mail address", has_email),
-        *_matching(parts, "pii-card", "warn", "what looks like a payment card number", has_card),
-    ]
+def _of_labels(stack: Stack, split: Split, labels: Sequence[str]) -> Numbers:
+    hashes = np.array([hash_of(label.strip()) for label in labels], np.uint64)
+    return stack.start(split) + np.flatnonzero(np.isin(stack.facts(split).answers, hashes))
 
 
-def special_tokens(parts: Parts) -> list[Finding]:
+def private_data(stack: Stack) -> list[Flaw]:
+    """Private data and secrets by kind. Messages never show them."""
+    flaws = []
+    repair = "the rows stay; replace it by something made up: a model can repeat what it was trained on"
+    for code, what in KINDS.items():
+        rows = _marked(stack, code)
+        if len(rows):
+            message = f"{plural(len(rows), 'row holds', 'rows hold')} {what}"
+            flaws.append(Flaw(code, "warn", len(rows), message, rows, repair))
+    return flaws
+
+
+def special_tokens(stack: Stack) -> list[Flaw]:
     """Text that looks like a model's control tokens. It is encoded as plain text everywhere."""
-    return _matching(parts, "special-token", "info", "text that looks like a control token", _SPECIAL.search)
-
-
-def has_email(text: str) -> bool:
-    """Whether a text holds an e-mail address."""
-    return "@" in text and _EMAIL.search(text) is not None
-
-
-def has_card(text: str) -> bool:
-    """Whether a text holds a number with the length, first digit and check digit (Luhn) of a payment card."""
-    return any(luhn(re.sub(r"[ -]", "", match.group())) for match in _CARD.finditer(text))
-
-
-def luhn(digits: str) -> bool:
-    """The check digit test of ISO/IEC 7812-1."""
-    doubled = [int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits))]
-    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
-
-
-def _matching(
-    parts: Parts, code: str, severity: Severity, what: str, matches: Callable[[str], object]
-) -> list[Finding]:
-    found = [
-        example
-        for examples in parts.values()
-        for example in examples
-        if any(matches(text) for text in (*(message.content for message in example.messages), example.answer))
-    ]
-    if not found:
+    rows = _marked(stack, "special-token")
+    if not len(rows):
         return []
-    holding = plural(len(found), "row holds", "rows hold")
-    return [Finding(code, severity, len(found), f"{holding} {what}", refs(found))]
+    message = f"{plural(len(rows), 'row holds', 'rows hold')} text that looks like a control token"
+    return [Flaw("special-token", "info", len(rows), message, rows, "read as plain text, never as control tokens")]
 
 
-def _some(labels: Sequence[str]) -> str:
+def _marked(stack: Stack, code: str) -> Numbers:
+    found = [stack.start(split) + part.facts.marked(code) for split, part in stack.parts.items()]
+    return np.concatenate(found)
+
+
+def some(labels: Sequence[str]) -> str:
+    """The first ten labels, and how many more there are."""
     shown = ", ".join(f"'{label}'" for label in labels[:10])
     return shown if len(labels) <= 10 else f"{shown} and {len(labels) - 10:,} more"

@@ -10,7 +10,7 @@ NORMALISATION = (
     "Unicode NFC, lower case, every punctuation mark, symbol and control character (categories P, S and Cc) "
     "turned into a space, except pictures such as emoji (category So), which stay because they change what a "
     "message says; runs of white space folded into one space. Conversations of several messages are compared "
-    "whole, message by message with their roles."
+    "whole, message by message with their roles, tool calls and tools."
 )
 
 
@@ -37,7 +37,11 @@ def normalise(text: str) -> str:
 
 
 def input_key(example: Example) -> str:
-    """What an example asks, normalised: equal keys are the same question. The answer plays no part."""
-    if len(example.messages) == 1:
+    """What an example asks, normalised: equal keys are the same question. The answer plays no part, the tools do."""
+    if len(example.messages) == 1 and not example.tools:
         return normalise(example.messages[0].content)
-    return "\n".join(f"{message.role}: {normalise(message.content)}" for message in example.messages)
+    parts = []
+    for message in example.messages:
+        parts.append(f"{message.role}: {normalise(message.content)}")
+        parts += [f"call: {call.name} {call.arguments}" for call in message.calls]
+    return "\n".join([*parts, f"tools: {example.tools}"] if example.tools else parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tuneworth.data import Example, Reading, audit, clean, read_examples
 from tuneworth.data.canonical import canonical_row
 from tuneworth.data.changes import summary
 from tuneworth.data.cleaning import Repairs, wanted
+from tuneworth.data.clusters import near_clusters
 from tuneworth.data.findings import Split
 from tuneworth.data.masking import check_masks, masked
 from tuneworth.data.shape import is_id_name
@@ -22,10 +23,11 @@ from tuneworth.data.streaming import read_rows
 from tuneworth.errors import InputError
 from tuneworth.models.sources import find_model
 from tuneworth.pipeline.datasets import registered
+from tuneworth.pipeline.preparing import ruler_for
 from tuneworth.rendering import Renderer
 from tuneworth.store.atomic import write_bytes, write_jsonl, write_text
 from tuneworth.store.registry import Registry, Version
-from tuneworth.task import Columns, data_reference
+from tuneworth.task import Columns, set_reference
 
 Rows = Mapping[str, Sequence[bytes]]
 """Rows by part, each canonical JSON."""
@@ -70,9 +72,7 @@ def clean_rows(parts: Rows, task: CleaningTask) -> CleanRows:
     rows = {part: [orjson.loads(row) for row in lines] for part, lines in parts.items()}
     masks = _masked(rows, task.masks)
     current = {part: [masks.get((part, n), row) for n, row in enumerate(found)] for part, found in rows.items()}
-    with tempfile.TemporaryDirectory(prefix="tuneworth-") as folder:
-        readings = _read(current, task, Path(folder))
-        gone, notes = _removed(current, readings, task)
+    gone, notes = _all_removed(current, task)
     changes: list[dict[str, Any]] = []
     left: dict[str, list[bytes]] = {}
     for part, found in rows.items():
@@ -114,6 +114,34 @@ def _masking(place: Mapping[str, Any], row: Any, codes: Sequence[str]) -> list[d
     return entries
 
 
+def _all_removed(
+    rows: Mapping[str, Sequence[Any]], task: CleaningTask
+) -> tuple[dict[tuple[str, int], tuple[str, str]], tuple[str, ...]]:
+    """((code, reason) of each row that leaves, by part and place; what was left alone).
+
+    Which rows are compared for near duplicates depends on the rows there are, so that once some have left others may
+    be found: it is done again until none is. All other repairs find everything at once.
+    """
+    gone: dict[tuple[str, int], tuple[str, str]] = {}
+    while True:
+        left = {part: [n for n in range(len(found)) if (part, n) not in gone] for part, found in rows.items()}
+        with tempfile.TemporaryDirectory(prefix="tuneworth-") as folder:
+            kept = {part: [rows[part][n] for n in numbers] for part, numbers in left.items()}
+            found, notes = _removed(kept, _read(kept, task, Path(folder)), task)
+        for (part, place), (code, reason) in found.items():
+            gone[part, left[part][place]] = code, _in_first_numbers(reason, left)
+        if "leak-near" not in {code for code, _ in found.values()}:
+            return gone, notes
+
+
+def _in_first_numbers(reason: str, left: Mapping[str, Sequence[int]]) -> str:
+    """A reason that names a row as it is numbered in what came in: `line 7 of .../test.jsonl` is a row of test."""
+    before, line, after = reason.rpartition("line ")
+    number, of, file = after.partition(" of ")
+    part = Path(file).stem
+    return f"{before}row {left[part][int(number) - 1] + 1} of {part}" if line and of and part in left else reason
+
+
 def _read(rows: Mapping[str, Sequence[Any]], task: CleaningTask, folder: Path) -> dict[str, Reading]:
     """The rows as Examples, whose lines are the numbers of the rows."""
     readings: dict[str, Reading] = {}
@@ -138,10 +166,12 @@ def _removed(
         readings[part].examples if part in readings else () for part in ("train", "validation", "test")
     )
     learnt = readings.get("train") or next(iter(readings.values()))
-    measure: dict[str, Any] = {}
+    ruler = None
     if task.model is not None:
-        measure = _ruler(task.model)
-    found = audit(train, validation, test, kind=learnt.shape.kind, **measure)
+        model = find_model(task.model)
+        ruler = ruler_for(Renderer.load(model.path), model.context_tokens)
+    found = audit(train, validation, test, kind=learnt.shape.kind, ruler=ruler)
+    clusters = near_clusters([*train, *validation, *test], found.near)
     files = {part[0].file: name for name, part in (("train", train), ("validation", validation)) if part}
 
     def rest(example: Example) -> Hashable:
@@ -150,33 +180,14 @@ def _removed(
         others = {name: cell for name, cell in cells.items() if name not in known and not is_id_name(name)}
         return wanted(example), orjson.dumps(others)
 
-    result = clean(train, validation, test, found, repairs=task.repairs, teaches=rest)
+    result = clean(train, validation, test, found, repairs=task.repairs, clusters=clusters, teaches=rest)
     gone: dict[tuple[str, int], tuple[str, str]]
-    gone = {(removal.split, removal.line - 1): (removal.code, _place(removal.reason)) for removal in result.removed}
+    gone = {(removal.split, removal.line - 1): (removal.code, removal.reason) for removal in result.removed}
     for part in _LEARNT:
         for finding in readings[part].dropped if part in readings else ():
             if finding.code.startswith("empty-") and finding.code not in task.repairs.skip:
                 gone.update(((part, row.line - 1), (finding.code, "")) for row in finding.rows)
     return gone, result.notes
-
-
-def _place(reason: str) -> str:
-    """A reason without the folder in which the rows were read: `line 7 of .../test.jsonl` is row 7 of test."""
-    before, line, after = reason.rpartition("line ")
-    number, of, file = after.partition(" of ")
-    return f"{before}row {number} of {Path(file).stem}" if line and of else reason
-
-
-def _ruler(model_id: str) -> dict[str, Any]:
-    model = find_model(model_id)
-    renderer = Renderer.load(model.path)
-
-    def count_tokens(example: Example) -> int:
-        texts = [*(message.content for message in example.messages), example.answer]
-        return sum(len(renderer.encode_text(text)) for text in texts)
-
-    counted: Callable[[Example], int] = count_tokens
-    return {"count_tokens": counted, "context_tokens": model.context_tokens}
 
 
 def clean_registered(name: str, task: CleaningTask) -> tuple[Version, CleanRows, bool]:
@@ -204,7 +215,7 @@ def clean_registered(name: str, task: CleaningTask) -> tuple[Version, CleanRows,
 def clean_file(data: str, test: Path | None, task: CleaningTask) -> CleanRows:
     """Clean a file (or the parts of a registered set) without registering anything. Rows that are also in the file
     `test` leave; `test` itself is no part of the result."""
-    if data_reference(data) is not None:
+    if set_reference(data) is not None:
         version, part = registered(data)
         parts = {name: Registry().rows(version, name) for name in ([part] if part else version.parts)}
     else:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneworth.data import Example, Reading, audit, clean, read_examples, split
+from tuneworth.data import Example, Reading, Ruler, answer_key, audit, clean, read_examples, split
+from tuneworth.data.clusters import near_clusters
 from tuneworth.data.registered import content_sha256, data_file, data_set_of, pinned
 from tuneworth.errors import InputError
 from tuneworth.evaluation.watching import Watcher
@@ -88,21 +90,14 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     validation, test = (read.examples if read else () for read in others)
     watcher.advance(1)
     model = find_model(task.models[0])
-    renderer = Renderer.load(model.path)
-
-    def count_tokens(example: Example) -> int:
-        texts = [*(message.content for message in example.messages), example.answer]
-        return sum(len(renderer.encode_text(text)) for text in texts)
-
-    found = audit(
-        reading.examples, validation, test, kind=kind, count_tokens=count_tokens,
-        context_tokens=model.context_tokens, dropped=dropped,
-    )  # fmt: skip
+    ruler = ruler_for(Renderer.load(model.path), model.context_tokens)
+    found = audit(reading.examples, validation, test, kind=kind, ruler=ruler, dropped=dropped, seed=task.seed)
     cleaned = clean(reading.examples, validation, test, found)
     # Split after cleaning: what is removed as a repeat can then not stand on both sides.
+    clusters = near_clusters([*reading.examples, *validation, *test], found.near)
     parts = split(
         cleaned.train, kind=kind, validation_given=bool(validation), test_given=bool(test), seed=task.seed,
-        test_share=task.data.test_share,
+        test_share=task.data.test_share, clusters=clusters,
     )  # fmt: skip
     rows = {
         "train": parts.train,
@@ -128,6 +123,22 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     for sentence in (*reading.shape.why, *parts.why):
         watcher.note(sentence)
     watcher.advance(1)
+
+
+def ruler_for(renderer: Renderer, context_tokens: int) -> Ruler:
+    """Lengths as the model sees them: the tokens of the texts, and what the template writes around messages."""
+    turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    first, second = (len(renderer.training(turn * turns).ids) for turns in (1, 2))
+    each = math.ceil((second - first) / 2) - 1
+    once = first - 2 - 2 * each
+
+    def count_tokens(example: Example) -> int:
+        texts = [*(message.content for message in example.messages), answer_key(example), example.tools]
+        return (
+            once + each * (len(example.messages) + 1) + sum(len(renderer.encode_text(text)) for text in texts if text)
+        )
+
+    return Ruler(count_tokens, context_tokens, renderer.control_strings)
 
 
 def _prepared(folder: RunFolder) -> bool:

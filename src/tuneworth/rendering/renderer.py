@@ -79,6 +79,11 @@ class Renderer:
         }
         return cls(tokenizer, template, special)
 
+    @property
+    def control_strings(self) -> tuple[str, ...]:
+        """What the tokenizer would read as control tokens if it stood in a template."""
+        return self._structural
+
     def prompt(self, messages: Messages) -> list[int]:
         """Token ids up to where the assistant starts to write its answer."""
         hidden, unhide = self._hide(messages)

@@ -2,7 +2,16 @@
 
 from tuneworth.task.commented import commented_yaml
 from tuneworth.task.reading import known_keys, load_task, parse_task
-from tuneworth.task.reference import NAME, NAME_RULE, PARTS, Reference, data_reference, is_hub_id, parse_reference
+from tuneworth.task.reference import (
+    NAME,
+    NAME_RULE,
+    PARTS,
+    Reference,
+    data_reference,
+    is_hub_id,
+    parse_reference,
+    set_reference,
+)  # fmt: skip
 from tuneworth.task.schema import Columns, Decision, Task, Training, format_seconds, parse_seconds
 
 __all__ = [
@@ -23,4 +32,5 @@ __all__ = [
     "parse_reference",
     "parse_seconds",
     "parse_task",
+    "set_reference",
 ]

@@ -37,7 +37,7 @@ def parse_reference(text: str) -> Reference | None:
 
 
 def data_reference(text: str, folder: Path | None = None) -> Reference | None:
-    """The reference that `text` stands for where data is named: a file (or folder) of that name goes first."""
+    """The reference that `text` stands for where data is named: a file or folder of that name goes first."""
     found = parse_reference(text)
     return None if found is None or ((folder or Path()) / text).exists() else found
 
@@ -51,3 +51,8 @@ def is_hub_id(text: str, folder: Path | None = None) -> bool:
     """Whether `text` names a data set of the Hugging Face hub: hf://datasets/owner/name, or owner/name without dots
     where no such file or folder is; @revision may follow."""
     return _HUB.fullmatch(text) is not None and not ((folder or Path()) / text).exists()
+
+
+def set_reference(text: str) -> Reference | None:
+    """The same where a registered set is usual: only a file of that name goes first."""
+    return None if Path(text).is_file() else parse_reference(text)
