@@ -10,8 +10,8 @@ import pytest
 from tuneworth.data.problems import CODES, WARNINGS, Tally
 
 ROOT = Path(__file__).resolve().parents[2]
-READING = """characters contents conversations converting folders header hub jsonrows opening problems reading shape sharegpt
-    spans streaming tables unpacking"""
+READING = """batches characters contents conversations converting folders header hub jsonrows opening problems reading
+    shape sharegpt spans streaming tables unpacking"""
 SOURCES = "\n".join((ROOT / "src" / "tuneworth" / "data" / f"{name}.py").read_text("utf-8") for name in READING.split())
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 import polars
 
+from tuneworth.data.batches import READERS
 from tuneworth.data.conversations import Note
 from tuneworth.data.example import Example, Message
 from tuneworth.data.findings import Finding, RowRef, Split
@@ -26,7 +27,7 @@ from tuneworth.data.problems import Tally, listed
 from tuneworth.data.reading import Verdicts, left_out_findings
 from tuneworth.data.shape import RowShape, Shape
 from tuneworth.data.sharegpt import arguments_text
-from tuneworth.data.streaming import READERS, Source
+from tuneworth.data.streaming import Source
 from tuneworth.errors import InputError, nearest
 from tuneworth.store.atomic import disk_errors
 from tuneworth.task import Columns
