@@ -410,6 +410,16 @@ def test_all_problems_of_a_file_come_in_one_pass_with_counts_by_code_d30(tmp_pat
     assert lines == sorted(lines)
 
 
+def test_warnings_become_findings_with_counts_and_places(tmp_path):
+    odd = [chat(reply(), user(f"{n}"), reply("x\a")) for n in range(7)]
+    noted = {finding.code: finding for finding in read(write(tmp_path, *odd)).noted}
+    assert noted.keys() == {"assistant-first", "control-character"}
+    first = noted["assistant-first"]
+    assert (first.severity, first.count, first.split) == ("warn", 7, "train")
+    assert [ref.line for ref in first.rows] == [11, 12, 13, 14, 15]
+    assert first.message == "7 times in train: the assistant speaks before the user"
+
+
 def test_a_thousand_duplicate_keys_cost_no_quadratic_time(tmp_path):
     row = "{" + ", ".join(f'"k{n}": {n}' for n in range(20_000)) + ', "k0": 1}'
     start = time.process_time()

@@ -194,7 +194,7 @@ def open_source(files: Path | Sequence[Path], columns: Columns, kind: str, told:
             first = cut[0].parse(tally)
         pieces += cut
     assert first is not None
-    if not first.rows and len(pieces) == 1:
+    if not first.rows:
         broken = listed(tally.problems(), tally.counts, tally.file)
         raise InputError.of(broken or [Problem("the file has no rows", tally.file, code="too-few-rows")])
     names = pieces[0].names or first.columns

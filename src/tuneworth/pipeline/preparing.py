@@ -84,7 +84,7 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
         _read_other(task.data.validation, reading, "validation"),
         _read_other(task.data.test, reading, "test"),
     ]
-    dropped = [*reading.dropped, *(finding for read in others if read for finding in read.dropped)]
+    dropped = [finding for read in (reading, *others) if read for finding in (*read.dropped, *read.noted)]
     watcher.advance(1)
     kind = reading.shape.kind
     validation, test = (read.examples if read else () for read in others)
