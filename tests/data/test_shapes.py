@@ -285,3 +285,15 @@ def test_group_and_time_columns_are_kept_in_every_shape(tmp_path):
     row = {"messages": [question(), answer()], "who": "g1", "when": "2026-01-02"}
     (example,) = read(tmp_path, [row], "generation", group="who", time="when").examples
     assert (example.group, example.time) == ("g1", "2026-01-02")
+
+
+def test_numbers_too_large_to_be_read_exactly_are_refused_or_kept(tmp_path):
+    big = 2**70
+    with pytest.raises(InputError, match="too large to be read exactly"):
+        read(tmp_path, [{"text": f"t {n}", "label": big} for n in range(3)], "generation")
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps([{"text": "t", "label": big}]))
+    assert read_examples(path, Columns(), "generation", rows_needed=1).examples[0].answer == str(big)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"maximum": big}}}
+    path.write_text(json.dumps([{"messages": [question(), answer()], "tools": [tool]}]))
+    assert str(big) in read_examples(path, Columns(), "auto", rows_needed=1).examples[0].tools

@@ -29,6 +29,14 @@ def type_name(value: object) -> str:
     return "null" if value is None else _TYPES.get(type(value), f"a {type(value).__name__}")
 
 
+def json_text(value: object) -> str:
+    """A JSON value as compact text; dates and the like as their text, integers of any size as they are."""
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except TypeError:  # an integer of more than 64 bits
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
 class _ComplaintError(ValueError):
     """What is wrong with a JSON value although it can be parsed."""
 
