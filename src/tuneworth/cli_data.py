@@ -338,7 +338,7 @@ def convert(
         raise InputError("this file exists already", where=str(target), cure="choose another name, or give --force")
     found = find_files(source)
     split = split_name(part, "--part")
-    files = found.of(split)
+    files = found.parts[split]
     if not files:
         raise InputError(f"there are no {part} files", where=str(source), cure="choose another one with --part")
     columns = Columns(input=input_, output=output, group=group, id=id_)

@@ -106,7 +106,7 @@ CASES: list[tuple[str, str, str | bytes, str, str, int | None]] = [
     ("D17", "role twice", '{"messages": [{"role": "user", "role": "assistant", "content": "a"}]}',
      "reject", "duplicate-key", None),
     ("D17", "messages twice", '{"messages": [], ' + (CHAT % "a")[1:], "reject", "duplicate-key", None),
-    ("D17", "hidden by escaped colons", '{"x": "", "x": "\\u003a\\u003A", ' + (CHAT % "a")[1:],
+    ("D17", "hidden by an escaped colon", '{"x": "", "x": "\\u003A", ' + (CHAT % "a")[1:],
      "reject", "duplicate-key", None),
     ("D17", "the same key spelt with an escape", '{"x": 1, "\\u0078": 2, ' + (CHAT % "a")[1:],
      "reject", "duplicate-key", None),
@@ -408,6 +408,16 @@ def test_all_problems_of_a_file_come_in_one_pass_with_counts_by_code_d30(tmp_pat
         assert f"{sum(case[4] == code for case in bad)} {code}" in shown[-1].what
     lines = [int(problem.where.rpartition(":")[2]) for problem in shown[1:-1]]
     assert lines == sorted(lines)
+
+
+def test_warnings_become_findings_with_counts_and_places(tmp_path):
+    odd = [chat(reply(), user(f"{n}"), reply("x\a")) for n in range(7)]
+    noted = {finding.code: finding for finding in read(write(tmp_path, *odd)).noted}
+    assert noted.keys() == {"assistant-first", "control-character"}
+    first = noted["assistant-first"]
+    assert (first.severity, first.count, first.split) == ("warn", 7, "train")
+    assert [ref.line for ref in first.rows] == [11, 12, 13, 14, 15]
+    assert first.message == "7 times in train: the assistant speaks before the user"
 
 
 def test_a_thousand_duplicate_keys_cost_no_quadratic_time(tmp_path):

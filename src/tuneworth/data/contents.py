@@ -9,8 +9,6 @@ from datetime import date, time
 from decimal import Decimal
 from typing import Any
 
-import orjson
-
 from tuneworth.data.conversations import (
     Note,
     check_calls,
@@ -20,7 +18,7 @@ from tuneworth.data.conversations import (
     read_tools,
 )  # fmt: skip
 from tuneworth.data.example import Message
-from tuneworth.data.jsonrows import type_name
+from tuneworth.data.jsonrows import json_text, type_name
 from tuneworth.data.sharegpt import read_sharegpt
 from tuneworth.data.spans import slots_of_chunks, slots_of_tags
 from tuneworth.task import Columns
@@ -266,6 +264,10 @@ def cell_text(cells: Mapping[str, Any], name: str, note: Note) -> str:
         return str(value).lower()
     if isinstance(value, float) and not math.isfinite(value):
         return ""  # how data frames write a missing value
+    if isinstance(value, float) and abs(value) >= 2**63:
+        # An integer of more digits was rounded when the line was parsed.
+        note("number-too-large", f"'{name}' is a number too large to be read exactly", cure="write it as a text")
+        return ""
     if isinstance(value, int | float | Decimal | date | time):
         return str(value)
     note("cell-type", f"'{name}' is {type_name(value)}; a text is needed")
@@ -276,7 +278,7 @@ def text_or_list(cells: Mapping[str, Any], name: str, note: Note) -> tuple[str, 
     """(text, None) of a cell; of a list of texts the texts joined by blanks, and the texts; of an object its JSON."""
     value = cells.get(name)
     if isinstance(value, Mapping):
-        return orjson.dumps(value, default=str).decode(), None
+        return json_text(value), None
     if isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(item, str) for item in value):
         return " ".join(value), tuple(value)
     return cell_text(cells, name, note), None

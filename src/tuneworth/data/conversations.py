@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from tuneworth.data.example import Message, ToolCall
-from tuneworth.data.jsonrows import type_name
+from tuneworth.data.jsonrows import json_text, type_name
 from tuneworth.data.problems import Tally
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -256,7 +256,7 @@ def read_tools(cells: Mapping[str, Any], note: Note) -> tuple[str, frozenset[str
         if name in names:
             note("tool-definition", f"the tool name '{_short(name)}' stands twice")
         names.add(name)
-    return (orjson.dumps(listed).decode() if listed else ""), frozenset(names)
+    return (json_text(listed) if listed else ""), frozenset(names)
 
 
 def check_calls(messages: Sequence[Message], names: frozenset[str], parallel: bool | None, note: Note) -> None:

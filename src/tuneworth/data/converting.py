@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 import polars
 
+from tuneworth.data.batches import READERS
 from tuneworth.data.conversations import Note
 from tuneworth.data.example import Example, Message
 from tuneworth.data.findings import Finding, RowRef, Split
@@ -26,7 +27,7 @@ from tuneworth.data.problems import Tally, listed
 from tuneworth.data.reading import Verdicts, left_out_findings
 from tuneworth.data.shape import RowShape, Shape
 from tuneworth.data.sharegpt import arguments_text
-from tuneworth.data.streaming import READERS, Source
+from tuneworth.data.streaming import Source
 from tuneworth.errors import InputError, nearest
 from tuneworth.store.atomic import disk_errors
 from tuneworth.task import Columns
@@ -290,6 +291,7 @@ def _check_format(row: Row, format_: Format) -> None:
 def _write(target: Path, write: Callable[[Iterable[Row], Path], None], rows: Iterator[Row]) -> None:
     """Write beside `target` and put it in place when it is whole."""
     with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:80]}.", suffix=".tmp")
         os.close(descriptor)
         try:

@@ -51,6 +51,9 @@ def find_files(path: Path) -> DataFiles:
     """
     if not is_folder(path):
         return DataFiles({"train": (path,), "validation": (), "test": ()})
+    if (path / "task.yaml").is_file() or any(path.glob("*/verdict.json")) or any(path.glob("*/splits/splits.json")):
+        cure = "give a data file, or for a stage of a run its run folder"
+        raise InputError("the folder holds runs, not data files", where=str(path), cure=cure, code="file-kind")
     stated = _stated(path)
     if stated is not None:
         return stated

@@ -16,11 +16,6 @@ _ID = re.compile(r"(?:hf://datasets/)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?
 _WANTED = ["README.md", *(f"*{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz", ".zst"))]
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether `name` can only be a data set of the hub: owner/name (@revision), where no such path is."""
-    return _ID.fullmatch(name) is not None and Path(name).suffix.lower() not in SUFFIXES and not Path(name).exists()
-
-
 def fetch_data_set(name: str) -> Path:
     """The folder with the data files of a hub data set, fetched unless they are in the cache.
 
@@ -36,7 +31,7 @@ def fetch_data_set(name: str) -> Path:
         raise InputError(f"the hub has no such data set for you: {first}", where=name, code="file-missing") from None
     except (LocalEntryNotFoundError, OSError):
         raise MachineError(
-            "the data set is not in the cache and the hub cannot be reached",
+            "there is no such file or folder, and the hub, which may have a data set of that name, cannot be reached",
             where=name,
-            cure="fetch it where there is a network, and give its folder",
+            cure="check the path; or fetch the data set where there is a network, and give its folder",
         ) from None

@@ -14,8 +14,6 @@ from tuneworth.data.problems import Tally
 from tuneworth.data.rows import Row, Rows
 
 _BLANK = re.compile(r"[ \t\r\n]*")
-# How JSON writes characters that _CONTROL finds. Only a sign that a closer look is due.
-_CONTROL_SIGNS = (b"\\u000", b"\\u001", b"\\b", b"\\f")
 _TYPES: dict[type, str] = {
     list: "a list",
     str: "a text",
@@ -29,6 +27,14 @@ _TYPES: dict[type, str] = {
 def type_name(value: object) -> str:
     """The JSON type of a value in words."""
     return "null" if value is None else _TYPES.get(type(value), f"a {type(value).__name__}")
+
+
+def json_text(value: object) -> str:
+    """A JSON value as compact text; dates and the like as their text, integers of any size as they are."""
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except TypeError:  # an integer of more than 64 bits
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 class _ComplaintError(ValueError):
@@ -101,9 +107,14 @@ def parse_json_lines(data: bytes, line: int, offset: int, tally: Tally) -> Rows:
                 continue
         if type(value) is not dict:
             _not_an_object(value, number, tally)
-        elif not any(sign in raw for sign in _CONTROL_SIGNS) or check_characters(value, number, tally):
+        elif not _is_suspect(raw) or check_characters(value, number, tally):
             rows.append(Row(number, value))
     return Rows(tuple(rows), tally, blank)
+
+
+def _is_suspect(raw: bytes) -> bool:
+    """Whether a line may hold an escaped control character, so that a closer look is due."""
+    return b"\\" in raw and (b"\\u000" in raw or b"\\u001" in raw or b"\\b" in raw or b"\\f" in raw)
 
 
 _CURES = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from tuneworth.data.example import Example
 from tuneworth.data.findings import Finding, RowRef, Split, plural
 from tuneworth.data.folders import find_files, is_folder
-from tuneworth.data.problems import WARNINGS, RowProblem, first_of_each, listed
+from tuneworth.data.problems import CODES, WARNINGS, RowProblem, first_of_each, listed
 from tuneworth.data.shape import RowShape, Shape
 from tuneworth.data.streaming import Batch, Source, open_source
 from tuneworth.errors import InputError, Problem
@@ -20,15 +20,23 @@ TRAIN_ROWS_NEEDED = 20
 """Fewer rows than this cannot be split into parts that show anything."""
 
 
+_LEFT_OUT_FOR = frozenset(["preference-tie", "no-user-message"])
+# What teaches nothing, or what some chat templates refuse.
+_GRAVE = frozenset(
+    ["assistant-first", "role-repeated", "system-not-first", "tool-call-unanswered", "preference-identical"]
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read: the examples in file order, how the file was understood, the rows left out, and `warnings`
-    (the first five of each code)."""
+    """What was read: the examples in file order, how the file was understood, the rows left out, what is odd about
+    rows that were used (`noted`), and the first five places of each oddity (`warnings`)."""
 
     examples: tuple[Example, ...]
     shape: Shape
     dropped: tuple[Finding, ...]
     warnings: tuple[RowProblem, ...] = ()
+    noted: tuple[Finding, ...] = ()
 
 
 def read_examples(
@@ -74,7 +82,7 @@ def collect(
     needed = rows_needed if rows_needed is not None else TRAIN_ROWS_NEEDED if role == "train" else 1
     _check_enough(examples, dropped, source, role, needed)
     kept = tuple(examples) if source.shape.id else _unique(examples)
-    return Reading(kept, source.shape, dropped, warnings)
+    return Reading(kept, source.shape, dropped, warnings, verdicts.noted(role))
 
 
 class Verdicts:
@@ -112,6 +120,20 @@ class Verdicts:
             counts = {code: count for code, count in self._counts.items() if code not in WARNINGS}
             raise InputError.of([*mixed_shapes(self._shapes, self.file), *listed(errors, counts, self.file)])
         return tuple(first_of_each(self._problems))
+
+    def noted(self, role: Split) -> tuple[Finding, ...]:
+        """The warnings as findings of the audit: counts of all, and the first five places of each code.
+
+        Rows that are left out for it are told by `left_out_findings`.
+        """
+        findings = []
+        for code in sorted(self._counts.keys() & WARNINGS - _LEFT_OUT_FOR):
+            count = self._counts[code]
+            places = [p for p in first_of_each(self._problems) if p.code == code]
+            message = f"{plural(count, 'time', 'times')} in {role}: {CODES[code].removesuffix(' (warning)')}"
+            refs = tuple(RowRef(place.file, place.line) for place in places)
+            findings.append(Finding(code, "warn" if code in _GRAVE else "info", count, message, refs, None, role))
+        return tuple(findings)
 
 
 def mixed_shapes(shapes: Counter[RowShape], where: str) -> list[Problem]:

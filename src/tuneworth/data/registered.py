@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
+from tuneworth.data.folders import find_files, is_folder
+from tuneworth.data.hub import fetch_data_set
 from tuneworth.errors import InputError
 from tuneworth.store.atomic import write_bytes
 from tuneworth.store.cache import cached_folder, manifest_problem, sha256_of
 from tuneworth.store.registry import Registry, Version
-from tuneworth.task import Reference, Task, data_reference
+from tuneworth.task import Reference, Task, data_reference, is_hub_id
 
 _ROLES = ("train", "validation", "test")
 
 
 def pinned(task: Task) -> Task:
-    """The task with every registered data set named by its whole hash and part, so that it means the same for ever.
+    """The task with every registered data set named by its whole hash and part, so that it means the same for ever,
+    and every data set of the hub by the folder to which it was fetched.
 
-    A set named for train brings its own validation and test rows, unless the task names others.
+    A set or folder named for train brings its own validation and test rows, unless the task names others.
     Raises InputError when a set, version or part does not exist.
     """
-    named: dict[str, str | None] = {role: getattr(task.data, role) for role in _ROLES}
+    named: dict[str, str | None] = {role: _local(getattr(task.data, role)) for role in _ROLES}
+    train = named["train"]
+    if train is not None and is_folder(Path(train)):
+        parts = find_files(Path(train)).parts
+        named |= {role: train for role in ("validation", "test") if named[role] is None and parts[role]}
     whole: Version | None = None
     for role, text in named.items():
         reference = data_reference(text) if text else None
@@ -59,15 +67,25 @@ def data_file(name: str) -> Path:
 
 
 def content_sha256(name: str) -> str:
-    """The SHA-256 of a data file's bytes; of a registered part its rows', without reading them."""
+    """The SHA-256 of a data file's bytes; of a folder those of its files; of a registered part its rows', without
+    reading them."""
     version, part = _version(name)
-    return version.parts[part].sha256 if version is not None else sha256_of(Path(name))
+    if version is not None:
+        return version.parts[part].sha256
+    if not is_folder(Path(name)):
+        return sha256_of(Path(name))
+    files = [file for part in find_files(Path(name)).parts.values() for file in part]
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
 def data_set_of(task: Task) -> dict[str, str | int] | None:
     """Name, version and number of the registered set that a task learns from; None when it is a file."""
     version, _ = _version(task.data.train or "")
     return None if version is None else {"name": version.name, "version": version.version, "number": version.number}
+
+
+def _local(name: str | None) -> str | None:
+    return str(fetch_data_set(name)) if name is not None and is_hub_id(name) else name
 
 
 def _version(name: str) -> tuple[Version | None, str]:

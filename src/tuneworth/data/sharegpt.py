@@ -10,7 +10,7 @@ import orjson
 
 from tuneworth.data.conversations import Note
 from tuneworth.data.example import Message, ToolCall
-from tuneworth.data.jsonrows import type_name
+from tuneworth.data.jsonrows import json_text, type_name
 
 SPEAKERS = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
@@ -123,7 +123,7 @@ def _tools(given: Any, note: Note) -> tuple[str, frozenset[str]]:
         note("tool-definition", "a tool is no object with a 'name'")
     if len(set(map(str, names))) < len(names):
         note("tool-definition", "a tool name stands twice")
-    return (orjson.dumps(tools).decode() if tools else ""), frozenset(map(str, names))
+    return (json_text(tools) if tools else ""), frozenset(map(str, names))
 
 
 def _is_wrapped(tool: Any) -> bool:

@@ -88,7 +88,7 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
         _read_other(task.data.validation, reading, "validation"),
         _read_other(task.data.test, reading, "test"),
     ]
-    dropped = [*reading.dropped, *(finding for read in others if read for finding in read.dropped)]
+    dropped = [finding for read in (reading, *others) if read for finding in (*read.dropped, *read.noted)]
     traffic = read_requests(Path(task.data.traffic), reading.shape.input) if task.data.traffic else ()
     watcher.advance(1)
     kind = reading.shape.kind
@@ -214,9 +214,7 @@ def _data_sha256(task: Task) -> str:
     digest = hashlib.sha256()
     for name in (getattr(task.data, key) for key in _FILES):
         if name is not None:
-            if data_reference(name) is None and Path(name).is_dir():
-                raise InputError("this is a folder, but no run folder", where=name, cure="give a data file")
-            if data_reference(name) is None and not Path(name).is_file():
+            if data_reference(name) is None and not Path(name).exists():
                 raise InputError("there is no such data file", where=name, cure="check the path")
             digest.update(content_sha256(name).encode())
     return digest.hexdigest()

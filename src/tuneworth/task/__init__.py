@@ -2,7 +2,16 @@
 
 from tuneworth.task.commented import commented_yaml
 from tuneworth.task.reading import known_keys, load_task, parse_task
-from tuneworth.task.reference import NAME, NAME_RULE, PARTS, Reference, data_reference, parse_reference, set_reference
+from tuneworth.task.reference import (
+    NAME,
+    NAME_RULE,
+    PARTS,
+    Reference,
+    data_reference,
+    is_hub_id,
+    parse_reference,
+    set_reference,
+)  # fmt: skip
 from tuneworth.task.schema import Columns, Decision, Task, Training, format_seconds, parse_seconds
 
 __all__ = [
@@ -17,6 +26,7 @@ __all__ = [
     "commented_yaml",
     "data_reference",
     "format_seconds",
+    "is_hub_id",
     "known_keys",
     "load_task",
     "parse_reference",

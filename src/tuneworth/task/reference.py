@@ -42,6 +42,17 @@ def data_reference(text: str, folder: Path | None = None) -> Reference | None:
     return None if found is None or ((folder or Path()) / text).exists() else found
 
 
+_HUB = re.compile(
+    r"hf://datasets/[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?|[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w-]*(@\w+)?"
+)
+
+
+def is_hub_id(text: str, folder: Path | None = None) -> bool:
+    """Whether `text` names a data set of the Hugging Face hub: hf://datasets/owner/name, or owner/name without dots
+    where no such file or folder is; @revision may follow."""
+    return _HUB.fullmatch(text) is not None and not ((folder or Path()) / text).exists()
+
+
 def set_reference(text: str) -> Reference | None:
     """The same where a registered set is usual: only a file of that name goes first."""
     return None if Path(text).is_file() else parse_reference(text)

@@ -60,7 +60,9 @@ class Columns(Section):
 
 
 class Data(Section):
-    train: str | None = Field(None, description="the examples: a data file, or a registered set as NAME@VERSION")
+    train: str | None = Field(
+        None, description="the examples: a file, a folder, a registered set as NAME@VERSION, or a hub id"
+    )
     validation: str | None = Field(None, description="rows for choosing; split off train when absent")
     test: str | None = Field(None, description="rows for judging; split off train when absent")
     test_share: float = Field(0.2, ge=0.01, le=0.5, description="share of the rows that is split off for judging")
