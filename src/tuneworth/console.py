@@ -33,7 +33,6 @@ _COLOURS = {
     "not-measured": "dim",
 }
 _SEVERITIES = ("error", "warn", "info")
-_SEVERITY_WORDS = {"error": "that make the data unfit", "warn": "to look at", "info": "to know"}
 _PLACES = 8  # rows of a finding that are shown
 _HEADLINES = {
     "fine-tune": "Fine-tune",
@@ -142,7 +141,11 @@ def show_audit(audit: Mapping[str, Any]) -> None:
     findings = sorted(audit["findings"], key=lambda finding: _SEVERITIES.index(finding["severity"]))
     if findings:
         counts = Counter(finding["severity"] for finding in findings)
-        words = [f"{counts[severity]} {_SEVERITY_WORDS[severity]}" for severity in _SEVERITIES if counts[severity]]
+        words = [
+            f"{counts[severity]} {noun}{'s' * (counts[severity] > 1)}"
+            for severity, noun in zip(_SEVERITIES, ("error", "warning", "note"), strict=True)
+            if counts[severity]
+        ]
         console.print(Text(f"\nFindings, most serious first: {', '.join(words)}", "bold"))
     for finding in findings:
         console.print()
