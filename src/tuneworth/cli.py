@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from tuneworth.cli_data import data_app
 from tuneworth.errors import InputError, Interrupted, TuneworthError
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder, read_arm
@@ -33,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(data_app, name="data")
 _KEYS = known_keys()
 _DATA_STAGES, _ARM_STAGES = ("audit", "split"), ("baseline", "train", "evaluate")
 
@@ -41,8 +43,8 @@ def _help(key: str) -> str:
     return str(_KEYS[key].description)
 
 
-Data = Annotated[Path, typer.Argument(help="a data file (CSV, TSV, JSON Lines, Parquet) or a run folder")]
-OptionalData = Annotated[Path | None, typer.Argument(help="a data file or a run folder; or name it in the task file")]
+Data = Annotated[Path, typer.Argument(help="a data file, a registered set (NAME@VERSION) or a run folder")]
+OptionalData = Annotated[Path | None, typer.Argument(help="as for audit; or name the data in the task file")]
 TaskFile = Annotated[Path | None, typer.Option("--task", help="a task file; `tuneworth init DATA` writes one")]
 Test = Annotated[Path | None, typer.Option("--test", help=_help("data.test"))]
 Budget = Annotated[str | None, typer.Option("--budget", help=_help("budget"))]
@@ -138,7 +140,7 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
 
 for _name, _about in {
     "audit": "Check a data set: duplicates, leaks, contradictions, lengths, balance; each finding names its rows.",
-    "split": "Divide a data set into train, validation and test, and clean what the audit found.",
+    "split": "Clean what the audit found and write train, validation and test; appended rows never move test rows.",
     "plan": "Measure this machine on your rows; choose the settings, with reasons, and allot the budget.",
     "baseline": "Run the prompting arms and the classical arm.",
     "train": "Run all arms, fine-tuning included.",
@@ -287,12 +289,13 @@ def _prepare(
     run_folder: Path | None, task_file: Path | None, out: Path | None, overrides: dict[str, Any], watcher: Watcher
 ) -> Path:
     """The stages that need no model: torch is not loaded for them."""
+    from tuneworth.data.registered import pinned
     from tuneworth.pipeline.preparing import locked, new_run, prepare
 
     if run_folder is not None:
         task, opened = load_task(run_folder / "task.yaml"), locked(RunFolder.existing(run_folder))
     else:
-        task = load_task(task_file, overrides)
+        task = pinned(load_task(task_file, overrides))
         opened = new_run(task, out)
     with opened as folder:
         prepare(task, folder, watcher)
@@ -300,7 +303,10 @@ def _prepare(
 
 
 def _document(folder: RunFolder, stage: str) -> dict[str, Any]:
-    if stage in _DATA_STAGES:
+    if stage == "split":
+        files = {name: str(folder.splits / f"{name}.jsonl") for name in ("train", "validation", "test", "removed")}
+        return {**read_json(folder.splits / "splits.json"), "files": files}
+    if stage == "audit":
         return read_json(folder.audit)
     if stage == "plan":
         return read_json(folder.plan)
@@ -310,9 +316,11 @@ def _document(folder: RunFolder, stage: str) -> dict[str, Any]:
 
 
 def _show(folder: RunFolder, stage: str) -> None:
-    from tuneworth.console import show_arms, show_audit, show_plan, show_verdict
+    from tuneworth.console import show_arms, show_audit, show_plan, show_splits, show_verdict
 
-    if stage in _DATA_STAGES:
+    if stage == "split":
+        show_splits(_document(folder, stage))
+    elif stage == "audit":
         show_audit(_document(folder, stage))
     elif stage == "plan":
         show_plan(_document(folder, stage))

@@ -179,6 +179,16 @@ def _print_wrapped(console: Console, head: Text, text: str, width: int) -> None:
         console.print(Text(" " * head.cell_len + line), soft_wrap=True)
 
 
+def show_splits(splits: Mapping[str, Any]) -> None:
+    """How many rows each part has, where they lie, and why."""
+    console = _stdout()
+    for name, path in splits["files"].items():
+        count = splits["removed"] if name == "removed" else splits["rows"][name]
+        console.print(Text(f"{name:<11}{count:>9,} rows  ") + Text(path, "dim"))
+    for sentence in splits["why"]:
+        console.print(Text(f"  {sentence}"))
+
+
 def show_plan(plan: Mapping[str, Any]) -> None:
     """Settings with reasons, and the budget by stage."""
     console = _stdout()

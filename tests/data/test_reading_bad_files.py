@@ -248,5 +248,5 @@ def test_a_missing_file_is_named(path):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(InputError, match="a folder"):
+    with pytest.raises(InputError, match="the folder holds no data files"):
         read_examples(tmp_path, Columns(), "auto")

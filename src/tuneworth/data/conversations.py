@@ -76,7 +76,7 @@ def _message(number: int, item: Any, note: Note) -> Message:
     return Message(
         # A developer message is a system message by its newer name; chat templates know the older one.
         role="system" if role == "developer" else str(role),
-        content=_content(number, item, bool(calls), note),
+        content=_content(number, item, note),
         calls=calls,
         call_id=_call_id(number, item, str(role), note),
         weight=_weight(number, item, str(role), note),
@@ -95,8 +95,9 @@ def _check_keys(number: int, item: Mapping[str, Any], note: Note) -> None:
             note("unsupported", f"{_UNSUPPORTED[key]} are not read", number)
 
 
-def _content(number: int, item: Mapping[str, Any], has_calls: bool, note: Note) -> str:
+def _content(number: int, item: Mapping[str, Any], note: Note) -> str:
     content = item.get("content")
+    has_calls = item.get("tool_calls") is not None or item.get("function_call") is not None
     if content is None and has_calls:
         return ""
     if isinstance(content, str):

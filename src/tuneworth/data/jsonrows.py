@@ -14,8 +14,6 @@ from tuneworth.data.problems import Tally
 from tuneworth.data.rows import Row, Rows
 
 _BLANK = re.compile(r"[ \t\r\n]*")
-# How JSON writes characters that _CONTROL finds. Only a sign that a closer look is due.
-_CONTROL_SIGNS = (b"\\u000", b"\\u001", b"\\b", b"\\f")
 _TYPES: dict[type, str] = {
     list: "a list",
     str: "a text",
@@ -101,9 +99,14 @@ def parse_json_lines(data: bytes, line: int, offset: int, tally: Tally) -> Rows:
                 continue
         if type(value) is not dict:
             _not_an_object(value, number, tally)
-        elif not any(sign in raw for sign in _CONTROL_SIGNS) or check_characters(value, number, tally):
+        elif not _is_suspect(raw) or check_characters(value, number, tally):
             rows.append(Row(number, value))
     return Rows(tuple(rows), tally, blank)
+
+
+def _is_suspect(raw: bytes) -> bool:
+    """Whether a line may hold an escaped control character, so that a closer look is due."""
+    return b"\\" in raw and (b"\\u000" in raw or b"\\u001" in raw or b"\\b" in raw or b"\\f" in raw)
 
 
 _CURES = {

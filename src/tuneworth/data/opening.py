@@ -13,7 +13,7 @@ import orjson
 from tuneworth.data.unpacking import PACKED, unpack
 from tuneworth.errors import InputError
 
-Format = Literal["csv", "tsv", "json-lines", "json", "parquet", "tagged-lines"]
+Format = Literal["csv", "tsv", "json-lines", "json", "parquet", "tagged-lines", "parallel-lines"]
 
 FORMAT_NAMES: dict[Format, str] = {
     "csv": "CSV",
@@ -22,6 +22,7 @@ FORMAT_NAMES: dict[Format, str] = {
     "json": "JSON",
     "parquet": "Parquet",
     "tagged-lines": "a token and its tag on each line (CoNLL)",
+    "parallel-lines": "seq.in with seq.out or label beside it, line by line",
 }
 SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
@@ -35,6 +36,8 @@ SUFFIXES: dict[str, Format] = {
     ".iob": "tagged-lines",
     ".bio": "tagged-lines",
 }
+PARALLEL = "seq.in"
+"""The file whose neighbours seq.out (tags) and label belong to it line by line."""
 READABLE = "CSV, TSV, JSON Lines, JSON (an array of objects) and Parquet are read"
 _HEAD = 1 << 20
 _UNPACK = "unpack it first and give the file inside"
@@ -108,7 +111,8 @@ def open_data(path: Path, scratch: Callable[[], Path]) -> Opened:
             cure="save it with line ends LF or CRLF (for example: tr '\\r' '\\n' < old > new)",
             code="line-ends",
         )
-    return Opened(shown, path, _text_format(shown, named, head), start, size, notes)
+    format_: Format = "parallel-lines" if named.name == PARALLEL else _text_format(shown, named, head)
+    return Opened(shown, path, format_, start, size, notes)
 
 
 def _is_file(path: Path) -> bool:
@@ -223,4 +227,4 @@ def _is_json(line: bytes) -> bool:
 
 def suffix_of(format_: Format) -> str:
     """The usual ending of a file of this format."""
-    return next(suffix for suffix, known in SUFFIXES.items() if known == format_)
+    return next((suffix for suffix, known in SUFFIXES.items() if known == format_), "")

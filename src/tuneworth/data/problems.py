@@ -88,6 +88,7 @@ CODES: Mapping[str, str] = {
     "preference-answer": "a preferred or rejected answer that is not exactly one assistant message",
     "preference-identical": "a preference pair whose two answers are the same (warning)",
     "preference-tie": "a comparison without a winner; the row is left out (warning)",
+    "cannot-hold": "a row that the shape or format to convert to cannot hold",
     # extraction and tags
     "chunks": "a row that is no list of text chunks",
     "tags": "tokens and tags that do not match, or tags that are no texts",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tuneworth.data.example import Example
 from tuneworth.data.findings import Finding, RowRef, Split, plural
+from tuneworth.data.folders import find_files, is_folder
 from tuneworth.data.problems import WARNINGS, RowProblem, first_of_each, listed
 from tuneworth.data.shape import RowShape, Shape
 from tuneworth.data.streaming import Batch, Source, open_source
@@ -33,8 +34,9 @@ class Reading:
 def read_examples(
     path: Path | Sequence[Path], columns: Columns, kind: str, role: Split = "train", *, rows_needed: int | None = None
 ) -> Reading:
-    """Read a file, or several of one data set. What `columns` leaves open, and a `kind` "auto", is recognised and
-    explained.
+    """Read a file, or several of one data set, or those of a folder that are `role`'s.
+
+    What `columns` leaves open, and a `kind` "auto", is recognised and explained.
 
     `columns` may give input and output by number ("1" is the first) for a table without a header. Read the
     validation and test files of a data set with the `shape.columns` and `shape.kind` of its train file and
@@ -44,7 +46,13 @@ def read_examples(
     cannot be used; every malformed row is a problem in it (the first five of each code, at most 100 listed, with
     the counts by code).
     """
-    source = open_source(path, columns, kind)
+    notes: tuple[str, ...] = ()
+    if isinstance(path, Path) and is_folder(path):
+        found, where = find_files(path), str(path)
+        path, notes = found.of(role), found.notes
+        if not path:
+            raise InputError(f"the folder has no {role} files", where=where, code="file-missing")
+    source = open_source(path, columns, kind, notes)
     return collect(source, source.batches(), role, rows_needed=rows_needed)
 
 
@@ -53,46 +61,60 @@ def collect(
 ) -> Reading:
     """All batches of a source, in the order of its jobs, as one Reading. Raises InputError as `read_examples` does."""
     examples: list[Example] = []
-    problems: list[RowProblem] = []
-    counts: Counter[str] = Counter()
-    shapes: Counter[RowShape] = Counter()
     left_out: list[tuple[str, RowRef]] = []
+    verdicts = Verdicts(source.file)
     for batch in batches:
         examples += batch.examples
-        problems += batch.problems
-        counts.update(batch.counts)
-        shapes.update(batch.shapes)
         left_out += batch.left_out
+        verdicts.add(batch)
     if source.shape.id:
-        problems += _repeated_ids(examples, counts)
-    problems.sort(key=lambda problem: problem.line)
-    errors = [problem for problem in problems if problem.code not in WARNINGS]
-    if errors:
-        found = listed(errors, {code: n for code, n in counts.items() if code not in WARNINGS}, source.file)
-        raise InputError.of([*mixed_shapes(shapes, source.file), *found])
-    dropped = dropped_rows(left_out, role)
+        verdicts.add_repeated_ids(examples)
+    warnings = verdicts.raise_errors()
+    dropped = left_out_findings(left_out, role)
     needed = rows_needed if rows_needed is not None else TRAIN_ROWS_NEEDED if role == "train" else 1
     _check_enough(examples, dropped, source, role, needed)
     kept = tuple(examples) if source.shape.id else _unique(examples)
-    return Reading(kept, source.shape, dropped, tuple(first_of_each(problems)))
+    return Reading(kept, source.shape, dropped, warnings)
 
 
-def _repeated_ids(examples: Sequence[Example], counts: Counter[str]) -> list[RowProblem]:
-    first: dict[str, Example] = {}
-    problems = []
-    for example in examples:
-        earlier = first.setdefault(example.id, example)
-        if earlier is not example and example.id.strip():
-            place = f"line {earlier.line}" if earlier.file == example.file else f"{earlier.file}:{earlier.line}"
-            what = f"the id '{example.id}' is already that of {place}"
-            problems.append(RowProblem("id-duplicate", what, example.file, example.line, cure="ids must be unique"))
-    if problems:
-        counts["id-duplicate"] += len(problems)
-    return first_of_each(problems)
+class Verdicts:
+    """What the batches of a source say about its rows, all of them together."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self._problems: list[RowProblem] = []
+        self._counts: Counter[str] = Counter()
+        self._shapes: Counter[RowShape] = Counter()
+
+    def add(self, batch: Batch) -> None:
+        """Take note of one batch."""
+        self._problems += batch.problems
+        self._counts.update(batch.counts)
+        self._shapes.update(batch.shapes)
+
+    def add_repeated_ids(self, examples: Sequence[Example]) -> None:
+        """Take note of the ids that two rows have."""
+        first: dict[str, Example] = {}
+        for example in examples:
+            earlier = first.setdefault(example.id, example)
+            if earlier is not example and example.id.strip():
+                place = f"line {earlier.line}" if earlier.file == example.file else f"{earlier.file}:{earlier.line}"
+                what = f"the id '{example.id}' is already that of {place}"
+                problem = RowProblem("id-duplicate", what, example.file, example.line, cure="ids must be unique")
+                self._problems.append(problem)
+                self._counts["id-duplicate"] += 1
+
+    def raise_errors(self) -> tuple[RowProblem, ...]:
+        """Raise InputError with everything for which the source is refused; else the warnings, five of each code."""
+        self._problems.sort(key=lambda problem: (problem.file, problem.line))
+        errors = [problem for problem in self._problems if problem.severity == "error"]
+        if errors:
+            counts = {code: count for code, count in self._counts.items() if code not in WARNINGS}
+            raise InputError.of([*_mixed(self._shapes, self.file), *listed(errors, counts, self.file)])
+        return tuple(first_of_each(self._problems))
 
 
-def mixed_shapes(shapes: Counter[RowShape], where: str) -> list[Problem]:
-    """The problem that rows have different shapes, if they have."""
+def _mixed(shapes: Counter[RowShape], where: str) -> list[Problem]:
     if len(shapes) < 2:
         return []
     found = ", ".join(f"{plural(count, 'row')} of shape {name}" for name, count in shapes.most_common())
@@ -140,8 +162,8 @@ _LEFT_OUT = {
 }
 
 
-def dropped_rows(left_out: Sequence[tuple[str, RowRef]], role: Split) -> tuple[Finding, ...]:
-    """The findings on rows that were not used."""
+def left_out_findings(left_out: Sequence[tuple[str, RowRef]], role: Split) -> tuple[Finding, ...]:
+    """The rows that were not used, as findings of the audit."""
     findings = []
     for code, how in _LEFT_OUT.items():
         rows = tuple(row for reason, row in left_out if reason == code)

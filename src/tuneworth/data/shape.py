@@ -82,6 +82,11 @@ class Shape:
         return asdict(self)
 
 
+def is_id_name(name: str) -> bool:
+    """Whether a column of this name numbers or names rows, so that it says nothing about their content."""
+    return _plain(name) in _ID_NAMES
+
+
 def is_known(name: str) -> bool:
     """Whether a column of this name is recognised by its name alone."""
     return _plain(name) in INPUT_NAMES | OUTPUT_NAMES | _ID_NAMES

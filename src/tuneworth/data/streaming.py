@@ -11,11 +11,13 @@ lives as long as the source.
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from tuneworth.data.header import find_names
 from tuneworth.data.jsonrows import parse_json_array, parse_json_lines, type_name
 from tuneworth.data.kinds import answer_of, recognise_kind
 from tuneworth.data.opening import FORMAT_NAMES, Opened, open_data
-from tuneworth.data.problems import RowProblem, Tally, listed
+from tuneworth.data.problems import WARNINGS, RowProblem, Tally, listed
 from tuneworth.data.rows import Row, Rows
 from tuneworth.data.shape import (
     Kind,
@@ -51,6 +53,7 @@ from tuneworth.data.tables import (
     find_dialect,
     parquet_rows,
     parse_grid,
+    parse_parallel_lines,
     parse_parquet,
     parse_tagged_lines,
     rows_of_grid,
@@ -63,7 +66,7 @@ PIECE = 8 << 20
 LARGEST_WHOLE = 1 << 30
 """Bytes of the largest file that is read in one piece (a JSON array)."""
 
-_READERS: Mapping[RowShape, Reader] = {
+READERS: Mapping[RowShape, Reader] = {
     "table": contents.read_table,
     "chat": contents.read_chat,
     "prompt-completion": contents.read_prompt,
@@ -75,6 +78,7 @@ _READERS: Mapping[RowShape, Reader] = {
     "chunks": contents.read_chunks,
     "tags": contents.read_tags,
 }
+"""How the row of each shape is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,8 @@ class Piece:
         """The rows of this part; mistakes go to `tally`."""
         if self.file.format == "parquet":
             return parse_parquet(self.file.path, self.file.shown, self.start, self.end, tally)
+        if self.file.format == "parallel-lines":
+            return parse_parallel_lines(self.file.path, self.file.shown, tally)
         if self.end - self.start > LONGEST_ROW + PIECE and self.file.format != "json":
             size = f"{(self.end - self.start) / 2**20:,.0f} MiB"
             what = f"a row of {size}; at most {LONGEST_ROW >> 20} MiB are read"
@@ -160,7 +166,8 @@ class Job:
     def read(self) -> Batch:
         """Parse, validate, and make Examples. Raises InputError only when the file itself cannot be read."""
         tally = Tally(self.piece.file.shown)
-        return batch_of(self.piece.parse(tally), self.layout)
+        with _without_collector():
+            return batch_of(self.piece.parse(tally), self.layout)
 
 
 class Scratch:
@@ -175,6 +182,18 @@ class Scratch:
             self._path = Path(tempfile.mkdtemp(prefix="tuneworth-"))
             weakref.finalize(self, shutil.rmtree, self._path, ignore_errors=True)
         return self._path
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Rows are trees of new objects without cycles: looking for cycles among them takes 40 % of the time of a job."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @dataclass(slots=True)
@@ -196,22 +215,24 @@ class Source:
             self._first = None
 
 
-def open_source(files: Path | Sequence[Path], columns: Columns, kind: str) -> Source:
+def open_source(files: Path | Sequence[Path], columns: Columns, kind: str, told: Sequence[str] = ()) -> Source:
     """Look at a file, or at several of one data set, and cut them into jobs.
 
     Format, shape, columns and kind are recognised from the first piece of the first file (all of a small file);
-    what `columns` and `kind` (unless "auto") say is kept. Raises InputError when a file is missing, empty, of
-    another kind, or cannot be understood.
+    what `columns` and `kind` (unless "auto") say is kept; `told` is put before the reasons. Raises InputError when a
+    file is missing, empty, of another kind, or cannot be understood.
     """
     paths = [files] if isinstance(files, Path) else list(files)
     scratch = Scratch()
     opened = [open_data(path, scratch) for path in paths]
-    if len({file.format for file in opened}) > 1:
-        found = ", ".join(f"{Path(file.shown).name} is {FORMAT_NAMES[file.format]}" for file in opened[:5])
-        cure = "keep files of one format together"
-        raise InputError(f"several formats: {found}", where=opened[0].shown, cure=cure, code="mixed-formats")
+    formats = {file.format: Path(file.shown).name for file in opened}
+    if len(formats) > 1:
+        found = ", ".join(f"{name} is {FORMAT_NAMES[format_]}" for format_, name in formats.items())
+        what = f"files of several formats cannot be read as one: {found}"
+        cure = "keep files of one format together, or give one file"
+        raise InputError(what, where=str(paths[0].parent), cure=cure, code="mixed-formats")
     pieces: list[Piece] = []
-    notes = list(opened[0].notes)
+    notes = [*told, *opened[0].notes]
     first: Rows | None = None
     tally = Tally(opened[0].shown)
     header = True
@@ -237,6 +258,8 @@ def open_source(files: Path | Sequence[Path], columns: Columns, kind: str) -> So
         raise InputError.of([*error.problems, *more]) from None
     if first.blank and len(pieces) == 1:
         notes.append(f"{plural(first.blank, 'blank line was', 'blank lines were')} skipped")
+    if len(pieces) > 1:
+        notes.append(f"the shape was recognised from the first {plural(len(first.rows), 'row')}")
     if len(opened) > 1:
         notes.append(f"{len(opened)} files are read as one")
     shape = Shape(
@@ -255,6 +278,23 @@ def open_source(files: Path | Sequence[Path], columns: Columns, kind: str) -> So
     return Source(shape, layout, jobs, opened[0].shown if len(opened) == 1 else str(paths[0].parent), first, scratch)
 
 
+def read_rows(path: Path, columns: Columns) -> list[Row]:
+    """The rows of a file as they stand in it, whatever they mean. Raises InputError with the malformed ones."""
+    scratch = Scratch()
+    file = open_data(path, scratch)
+    pieces, tally = _pieces(file), Tally(file.shown)
+    if pieces[0].dialect is not None:
+        pieces, _, _ = _named(pieces, columns, Tally(file.shown))
+    rows = [row for piece in pieces for row in piece.parse(tally).rows]
+    counts = {code: count for code, count in tally.counts.items() if code not in WARNINGS}
+    problems = [problem for problem in tally.problems() if problem.code not in WARNINGS]
+    if problems:
+        raise InputError.of(listed(problems, counts, file.shown))
+    if not rows:
+        raise InputError("the file has no rows", where=file.shown, code="too-few-rows")
+    return rows
+
+
 def _pieces(file: Opened) -> list[Piece]:
     if file.format == "parquet":
         rows, size = parquet_rows(file)
@@ -266,7 +306,7 @@ def _pieces(file: Opened) -> list[Piece]:
             cure = "save it as JSON Lines, one object a line (for example: jq -c '.[]' old.json > new.jsonl)"
             raise InputError(what, where=file.shown, cure=cure, code="file-too-large")
         return [Piece(file, file.start, file.size, 1)]
-    if file.format == "tagged-lines":
+    if file.format in ("tagged-lines", "parallel-lines"):
         return [Piece(file, file.start, file.size, 1)]
     dialect = find_dialect(file) if file.format in ("csv", "tsv") else None
     if file.size <= PIECE:
@@ -346,7 +386,7 @@ def _is_nested(rows: Sequence[Row], name: str, objects: bool) -> bool:
 
 def _contents(rows: Sequence[Row], layout: Layout, tally: Tally) -> Iterator[tuple[Row, Content | None]]:
     """Each row with its content, None where it is wrong; what is wrong goes to `tally`."""
-    reader, columns = _READERS[layout.shape], layout.columns
+    reader, columns = READERS[layout.shape], layout.columns
     for row in rows:
         before = tally.errors
         note = Note(tally, row.line)

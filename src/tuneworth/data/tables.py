@@ -222,6 +222,33 @@ def parse_tagged_lines(data: bytes, line: int, offset: int, tally: Tally) -> Row
     return Rows(tuple(rows), tally)
 
 
+def parse_parallel_lines(path: Path, shown: str, tally: Tally) -> Rows:
+    """The lines of seq.in, each with the tags on its line of seq.out and the label on its line of label.
+
+    Raises InputError when neither is there, or one has another number of lines.
+    """
+    columns = {"text": _lines_of(path, tally)}
+    columns |= {
+        name: _lines_of(path.with_name(name), tally) for name in ("seq.out", "label") if path.with_name(name).is_file()
+    }
+    if len({len(lines) for lines in columns.values()}) > 1 or len(columns) == 1:
+        found = ", ".join(f"{name} {len(lines):,}" for name, lines in columns.items()).replace("text", path.name, 1)
+        cure = "seq.out or label must stand beside it, with as many lines"
+        raise InputError(f"the files do not belong together line by line: {found}", where=shown, cure=cure, code="tags")
+    rows = []
+    for number in range(len(columns["text"])):
+        cells: dict[str, Any] = {name: lines[number].strip() for name, lines in columns.items()}
+        if "seq.out" in cells:
+            cells = {"tokens": cells["text"].split(), "tags": cells["seq.out"].split(), "intent": cells.get("label")}
+        rows.append(Row(number + 1, cells))
+    return Rows(tuple(rows), tally)
+
+
+def _lines_of(path: Path, tally: Tally) -> list[str]:
+    lines = decoded(path.read_bytes(), 1, 0, tally).split("\n")
+    return lines[:-1] if not lines[-1] else lines
+
+
 def parquet_rows(opened: Opened) -> tuple[int, int]:
     """(rows, bytes once unpacked as the file itself states them). Raises InputError when it is damaged."""
     with _readable(opened.shown):

@@ -24,6 +24,7 @@ def write_verdict(work: Workshop) -> None:
     metric = default_metric(work.splits.kind) if work.task.metric == "auto" else work.task.metric
     provenance = {
         "data": f"sha256:{work.splits.data_sha256}",
+        **_data_set(work),
         "task": f"sha256:{sha256_of(folder.task)}",
         "code": version("tuneworth"),
         "machine": f"{work.machine}, {platform.system()}",
@@ -34,6 +35,12 @@ def write_verdict(work: Workshop) -> None:
         results, work.task.decision, metric=metric, price=price, provenance=provenance, seed=work.task.seed
     )
     write_json(folder.verdict, verdict.to_json())
+
+
+def _data_set(work: Workshop) -> dict[str, str]:
+    """The registered data set that the run learnt from, by its whole hash; nothing when it was a file."""
+    known = work.splits.data_set
+    return {"data_set": f"{known['name']}@{known['version']}"} if known else {}
 
 
 def _result(folder: RunFolder, record: Mapping[str, Any], price: Price) -> ArmResult:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tuneworth.data import Example, Reading, Ruler, answer_key, audit, clean, read_examples, split
+from tuneworth.data.registered import content_sha256, data_file, data_set_of, pinned
 from tuneworth.errors import InputError
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.sources import check_model_id, find_model
 from tuneworth.rendering import Renderer
 from tuneworth.store.atomic import read_json, read_jsonl, write_json, write_jsonl
-from tuneworth.store.cache import sha256_of
 from tuneworth.store.run import RunFolder
-from tuneworth.task import Task, commented_yaml
+from tuneworth.task import Task, commented_yaml, data_reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Prepared:
     kind: str
     labels: tuple[str, ...]
     data_sha256: str
+    data_set: dict[str, Any] | None
 
 
 @contextlib.contextmanager
@@ -43,8 +44,11 @@ def new_run(task: Task, out: Path | None) -> Iterator[RunFolder]:
     """
     for model in task.models:
         check_model_id(model)
+    task = pinned(task)
     identity = _identity(task)
-    name = task.name or _train_path(task).stem
+    train = _train_name(task)
+    reference = data_reference(train)
+    name = task.name or (reference.name if reference else Path(train).stem)
     folder = RunFolder(out or Path("runs") / f"{name}-{identity[:8]}")
     is_new = not folder.path.exists()
     with locked(folder):
@@ -74,7 +78,7 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     if _prepared(folder):
         return
     watcher.begin("reading and auditing the data", 3)
-    reading = read_examples(_train_path(task), task.data.columns, task.kind)
+    reading = read_examples(data_file(_train_name(task)), task.data.columns, task.kind)
     others = [
         _read_other(task.data.validation, reading, "validation"),
         _read_other(task.data.test, reading, "test"),
@@ -89,7 +93,10 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     found = audit(reading.examples, validation, test, kind=kind, ruler=ruler, dropped=dropped, seed=task.seed)
     cleaned = clean(reading.examples, validation, test, found)
     # Split after cleaning: what is removed as a repeat can then not stand on both sides.
-    parts = split(cleaned.train, kind=kind, validation_given=bool(validation), test_given=bool(test), seed=task.seed)
+    parts = split(
+        cleaned.train, kind=kind, validation_given=bool(validation), test_given=bool(test), seed=task.seed,
+        test_share=task.data.test_share,
+    )  # fmt: skip
     rows = {
         "train": parts.train,
         "validation": cleaned.validation or parts.validation,
@@ -104,10 +111,14 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
         "kind": kind,
         "labels": labels,
         "data_sha256": _data_sha256(task),
+        "data_set": data_set_of(task),
         "shape": reading.shape.to_json(),
+        "rows": {name: len(examples) for name, examples in rows.items()},
+        "removed": len(cleaned.removed),
+        "why": [*parts.why, *cleaned.notes],
     }
     write_json(folder.splits / "splits.json", {"schema": "tuneworth.splits/1", **shape})
-    for sentence in reading.shape.why:
+    for sentence in (*reading.shape.why, *parts.why):
         watcher.note(sentence)
     watcher.advance(1)
 
@@ -139,7 +150,13 @@ def read_splits(folder: RunFolder) -> Prepared:
         name: tuple(Example.from_json(row) for row in read_jsonl(folder.splits / f"{name}.jsonl"))
         for name in ("train", "validation", "test")
     }
-    return Prepared(**rows, kind=about["kind"], labels=tuple(about["labels"]), data_sha256=about["data_sha256"])
+    return Prepared(
+        **rows,
+        kind=about["kind"],
+        labels=tuple(about["labels"]),
+        data_sha256=about["data_sha256"],
+        data_set=about.get("data_set"),
+    )
 
 
 def _identity(task: Task) -> str:
@@ -153,33 +170,32 @@ def _identity(task: Task) -> str:
 
 def _with_absolute_paths(task: Task) -> Task:
     found = {key: getattr(task.data, key) for key in ("train", "validation", "test")}
-    absolute = {key: str(Path(path).resolve()) if path else None for key, path in found.items()}
+    absolute = {
+        key: str(Path(name).resolve()) if name and data_reference(name) is None else name for key, name in found.items()
+    }
     return task.model_copy(update={"data": task.data.model_copy(update=absolute)})
 
 
-def _train_path(task: Task) -> Path:
+def _train_name(task: Task) -> str:
     if task.data.train is None:
         raise InputError("no data is named", where="data.train", cure="give a data file: tuneworth run DATA")
-    return Path(task.data.train)
+    return task.data.train
 
 
 def _data_sha256(task: Task) -> str:
     """One hash over all data files, so that a run knows its data by content."""
-    _train_path(task)
+    _train_name(task)
     digest = hashlib.sha256()
     for name in (task.data.train, task.data.validation, task.data.test):
         if name is not None:
-            path = Path(name)
-            if path.is_dir():
-                raise InputError("this is a folder, but no run folder", where=name, cure="give a data file")
-            if not path.is_file():
+            if data_reference(name) is None and not Path(name).exists():
                 raise InputError("there is no such data file", where=name, cure="check the path")
-            digest.update(sha256_of(path).encode())
+            digest.update(content_sha256(name).encode())
     return digest.hexdigest()
 
 
 def _read_other(name: str | None, reading: Reading, role: Any) -> Reading | None:
-    return read_examples(Path(name), reading.shape.columns, reading.shape.kind, role) if name else None
+    return read_examples(data_file(name), reading.shape.columns, reading.shape.kind, role) if name else None
 
 
 def _labels(task: Task, kind: str, train: tuple[Example, ...]) -> list[str]:

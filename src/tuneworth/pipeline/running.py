@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuneworth.data.registered import pinned
 from tuneworth.errors import InputError
 from tuneworth.evaluation.arms import SHOT_COUNTS, classical_arm, prompt_arm, skip_arm, tuned_arm
 from tuneworth.evaluation.prompts import FULL, SHORT
@@ -38,6 +39,7 @@ def run(task: Task, *, out: Path | None = None, until: str = "report", watcher: 
     """
     clock = time.monotonic()
     _check_arms(task)
+    task = pinned(task)
     with new_run(task, out) as folder:
         _run_stages(task, folder, until, watcher or Silent(), clock)
     return Run(folder.path)

@@ -20,7 +20,7 @@ _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` with `content`, whole or not at all. Raises MachineError when the disk is full or read-only."""
-    with disk_errors(path):
+    with disk_errors(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
         try:
@@ -98,16 +98,16 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full, read-only or failing disk into a MachineError that names `path`."""
+def disk_errors(path: Path, size: int | None = None) -> Iterator[None]:
+    """Turn a full, read-only or failing disk into a MachineError that names `path` (and the bytes wanted, `size`)."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise MachineError(
-                "no space left on the disk",
+                "no space left on the disk" + ("" if size is None else f" for {size:,} bytes"),
                 where=str(path),
-                cure="free some space or choose another place with --out",
+                cure="free some space or choose another place",
             ) from error
         if error.errno in _DENIED:
             raise MachineError("no permission to write here", where=str(path), cure="choose another place") from error

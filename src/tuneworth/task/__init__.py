@@ -2,17 +2,25 @@
 
 from tuneworth.task.commented import commented_yaml
 from tuneworth.task.reading import known_keys, load_task, parse_task
+from tuneworth.task.reference import NAME, NAME_RULE, PARTS, Reference, data_reference, is_hub_id, parse_reference
 from tuneworth.task.schema import Columns, Decision, Task, Training, format_seconds, parse_seconds
 
 __all__ = [
+    "NAME",
+    "NAME_RULE",
+    "PARTS",
     "Columns",
     "Decision",
+    "Reference",
     "Task",
     "Training",
     "commented_yaml",
+    "data_reference",
     "format_seconds",
+    "is_hub_id",
     "known_keys",
     "load_task",
+    "parse_reference",
     "parse_seconds",
     "parse_task",
 ]

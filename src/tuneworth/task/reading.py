@@ -12,13 +12,15 @@ import yaml
 from pydantic import ValidationError
 
 from tuneworth.errors import InputError, Problem, nearest
+from tuneworth.task.reference import data_reference, is_hub_id
 from tuneworth.task.schema import Section, Task
 
 
 def load_task(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Task:
     """Read `path` (or start from the defaults) and lay `overrides` (dotted keys) over it.
 
-    Relative data paths in the file are taken from the file's own folder.
+    Relative data paths in the file are taken from the file's own folder; names of registered data sets
+    and of the hub's stay.
     Raises InputError with every mistake: unknown keys (with the nearest known one), wrong types and ranges.
     """
     content: dict[str, Any] = {}
@@ -27,8 +29,9 @@ def load_task(path: Path | None, overrides: Mapping[str, Any] | None = None) -> 
         data = content.get("data")
         if isinstance(data, dict):
             for key in ("train", "validation", "test"):
-                if isinstance(data.get(key), str):
-                    data[key] = str((path.parent / data[key]).resolve())
+                name = data.get(key)
+                if isinstance(name, str) and not (data_reference(name, path.parent) or is_hub_id(name, path.parent)):
+                    data[key] = str((path.parent / name).resolve())
     for dotted, value in (overrides or {}).items():
         _put(content, dotted, value)
     return parse_task(content, where=str(path) if path else "command line")

@@ -52,14 +52,17 @@ class Columns(Section):
     output: str | None = Field(None, description="column that holds the wanted answer or label")
     rejected: str | None = Field(None, description="column that holds the worse answer of a preference pair")
     group: str | None = Field(None, description="rows with the same value never land in two splits")
-    time: str | None = Field(None, description="column that says when a row came up")
+    time: str | None = Field(None, description="column that says when a row came up; then the newest are the test")
     id: str | None = Field(None, description="column with a stable id of each row")
 
 
 class Data(Section):
-    train: str | None = Field(None, description="the examples: CSV, TSV, JSON Lines or Parquet")
+    train: str | None = Field(
+        None, description="the examples: a file, a folder, a registered set as NAME@VERSION, or a hub id"
+    )
     validation: str | None = Field(None, description="rows for choosing; split off train when absent")
     test: str | None = Field(None, description="rows for judging; split off train when absent")
+    test_share: float = Field(0.2, ge=0.01, le=0.5, description="share of the rows that is split off for judging")
     columns: Columns = Field(default_factory=Columns, description="which column is what; guessed if absent")
 
 
