@@ -71,8 +71,8 @@ def write_chats(folder: Path, rows: int, pool: Sequence[str], seed: int = 0) -> 
 
 
 def _plain(random: Random, pool: Sequence[str]) -> tuple[str, str]:
-    user = ". ".join(random.choices(pool, k=random.randrange(2, 5))) + "?"
-    return user, ". ".join(random.choices(pool, k=random.randrange(4, 8))) + "."
+    user = ". ".join(random.choices(pool, k=random.randrange(3, 6))) + "?"
+    return user, ". ".join(random.choices(pool, k=random.randrange(3, 7))) + "."
 
 
 def _faulty(

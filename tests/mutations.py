@@ -478,6 +478,53 @@ MUTATIONS = [
         "converting: what is written is not read back", "data/converting.py",
         "    _check_same(example, row, shape)\n    beside", "    beside", "data", "refused_by_name",
     ),
+    Mutation(
+        "audit: a label is evidence for itself (ridge)", "data/labels.py",
+        "(predicted - leverage * wanted) / (1 - leverage)", "predicted", "data", "no_evidence_for_itself",
+    ),
+    Mutation(
+        "audit: a label is evidence for itself (naive Bayes)", "data/labels.py",
+        "counts.indices] - counts.data + SMOOTHING", "counts.indices] + SMOOTHING", "data", "no_evidence_for_itself",
+    ),
+    Mutation(
+        "audit: runs go on from one text into the next", "data/sketches.py",
+        "within[ends[:-1] - place] = False", "pass", "data", "test_signatures_are_equal",
+    ),
+    Mutation(
+        "audit: texts that differ in numbers only are near duplicates", "data/near.py",
+        'if _DIGITS.sub("0", ones[place]) == _DIGITS.sub("0", others[place]):', "if False:",
+        "data", "numbers_only or counts_letters",
+    ),
+    Mutation(
+        "audit: an exact leak is a near leak too", "data/near.py",
+        "rows = rows[~np.isin(inputs[rows], stack.facts(earlier).inputs)]", "pass", "data", "is_a_leak_once",
+    ),
+    Mutation(
+        "audit: lines are found one too far", "data/files.py",
+        "place = line - piece.line", "place = line - piece.line + 1", "data", "read_again_by_its_line or many_jobs",
+    ),
+    Mutation(
+        "audit: bytes decide that a row fits although they do not", "data/audit.py",
+        'stack.column("sizes") > ruler.context_tokens - TEMPLATE_BYTES',
+        'stack.column("sizes") > 2 * ruler.context_tokens + TEMPLATE_BYTES', "data", "whose_bytes_leave_it_open",
+    ),
+    Mutation(
+        "audit: check digits of IBANs are not looked at", "data/private.py",
+        "% 97 == 1:", "% 97 >= 0:", "data", "private_values_are_told",
+    ),
+    Mutation(
+        "audit: check digits of cards are not looked at", "data/private.py",
+        "if not (_ISSUERS.fullmatch(digits) and luhn(digits)):", "if not _ISSUERS.fullmatch(digits):",
+        "data", "private_values_are_told or private_data",
+    ),
+    Mutation(
+        "audit: a date is a phone number", "data/private.py",
+        "or _DATE.match(number) ", "", "data", "private_values_are_told",
+    ),
+    Mutation(
+        "audit: signs that steer the terminal are printed", "console.py",
+        "sign if sign.isprintable() else", "sign if True else", "test_console.py", "80_columns",
+    ),
 ]  # fmt: skip
 
 

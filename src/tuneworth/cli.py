@@ -281,7 +281,7 @@ def _stage(
         overrides["data.train"] = str(data)
     with ConsoleWatcher() as watcher:
         if stage in _DATA_STAGES:
-            path = _prepare(data if is_run else None, task_file, out, overrides, watcher)
+            path = _prepare(stage, data if is_run else None, task_file, out, overrides, watcher)
         elif data is not None and is_run:
             from tuneworth.pipeline.running import resume
 
@@ -298,10 +298,16 @@ def _stage(
 
 
 def _prepare(
-    run_folder: Path | None, task_file: Path | None, out: Path | None, overrides: dict[str, Any], watcher: Watcher
+    stage: str,
+    run_folder: Path | None,
+    task_file: Path | None,
+    out: Path | None,
+    overrides: dict[str, Any],
+    watcher: Watcher,
 ) -> Path:
     """The stages that need no model: torch is not loaded for them."""
     from tuneworth.data.registered import pinned
+    from tuneworth.pipeline.auditing import audit_large, is_large
     from tuneworth.pipeline.preparing import locked, new_run, prepare
 
     if run_folder is not None:
@@ -310,7 +316,10 @@ def _prepare(
         task = pinned(load_task(task_file, overrides))
         opened = new_run(task, out)
     with opened as folder:
-        prepare(task, folder, watcher)
+        if stage == "audit" and is_large(task):
+            audit_large(task, folder, watcher)
+        else:
+            prepare(task, folder, watcher)
     return folder.path
 
 

@@ -32,7 +32,6 @@ _COLOURS = {
     "not-measured": "dim",
 }
 _SEVERITIES = ("error", "warn", "info")
-_SEVERITY_WORDS = {"error": "that make the data unfit", "warn": "to look at", "info": "to know"}
 _PLACES = 8  # rows of a finding that are shown
 _HEADLINES = {
     "fine-tune": "Fine-tune",
@@ -162,7 +161,11 @@ def show_audit(audit: Mapping[str, Any]) -> None:
     findings = sorted(audit["findings"], key=lambda finding: _SEVERITIES.index(finding["severity"]))
     if findings:
         counts = Counter(finding["severity"] for finding in findings)
-        words = [f"{counts[severity]} {_SEVERITY_WORDS[severity]}" for severity in _SEVERITIES if counts[severity]]
+        words = [
+            f"{counts[severity]} {noun}{'s' * (counts[severity] > 1)}"
+            for severity, noun in zip(_SEVERITIES, ("error", "warning", "note"), strict=True)
+            if counts[severity]
+        ]
         console.print(Text(f"\nFindings, most serious first: {', '.join(words)}", "bold"))
     for finding in findings:
         console.print()
@@ -174,16 +177,6 @@ def show_audit(audit: Mapping[str, Any]) -> None:
         if finding["repair"]:
             _print_wrapped(console, indent + Text("cure  ", "dim"), finding["repair"], width)
     console.print()
-
-
-def show_splits(splits: Mapping[str, Any]) -> None:
-    """How many rows each part has, where they lie, and why."""
-    console = _stdout()
-    for name, path in splits["files"].items():
-        count = splits["removed"] if name == "removed" else splits["rows"][name]
-        console.print(Text(f"{name:<11}{count:>9,} rows  ") + Text(path, "dim"))
-    for sentence in splits["why"]:
-        console.print(Text(f"  {sentence}"))
 
 
 def _places(finding: Mapping[str, Any]) -> str:
@@ -204,6 +197,16 @@ def _print_wrapped(console: Console, head: Text, text: str, width: int) -> None:
     console.print(head + Text(lines[0]), soft_wrap=True)
     for line in lines[1:]:
         console.print(Text(" " * head.cell_len + line), soft_wrap=True)
+
+
+def show_splits(splits: Mapping[str, Any]) -> None:
+    """How many rows each part has, where they lie, and why."""
+    console = _stdout()
+    for name, path in splits["files"].items():
+        count = splits["removed"] if name == "removed" else splits["rows"][name]
+        console.print(Text(f"{name:<11}{count:>9,} rows  ") + Text(path, "dim"))
+    for sentence in splits["why"]:
+        console.print(Text(f"  {sentence}"))
 
 
 def show_plan(plan: Mapping[str, Any]) -> None:

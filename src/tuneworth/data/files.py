@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -20,13 +19,12 @@ from numpy.typing import NDArray
 from tuneworth.data.audit import Audit, Ruler, audit_parts
 from tuneworth.data.example import Example
 from tuneworth.data.facts import Facts, Inspection, facts_of, joined
-from tuneworth.data.findings import LISTED, Finding, Split
+from tuneworth.data.findings import LISTED, Finding, RowRef, Split
 from tuneworth.data.jsonrows import parse_json_lines
-from tuneworth.data.problems import WARNINGS, RowProblem, Tally, listed
-from tuneworth.data.reading import left_out_findings, mixed_shapes
+from tuneworth.data.problems import Tally
+from tuneworth.data.reading import Verdicts, left_out_findings
 from tuneworth.data.streaming import Batch, Job, Source, batch_of
 from tuneworth.data.vectors import Vectorise
-from tuneworth.errors import InputError
 
 JOBS_HERE = 4
 """So few jobs are done in this process: starting others takes longer."""
@@ -138,20 +136,14 @@ def _inspect_all(
     source: Source, inspection: Inspection, split: Split, spread: Map, advance: Callable[[int], None]
 ) -> tuple[InFiles, Sequence[Finding]]:
     found: list[Facts] = []
-    problems: list[RowProblem] = []
-    counts: Counter[str] = Counter()
-    shapes: Counter[Any] = Counter()
-    left_out: list[Any] = []
+    left_out: list[tuple[str, RowRef]] = []
+    verdicts = Verdicts(source.file)
     for inspected in spread(partial(inspect, inspection=inspection), source.jobs):
         found.append(inspected.facts)
-        problems += inspected.rest.problems
-        counts.update(inspected.rest.counts)
-        shapes.update(inspected.rest.shapes)
         left_out += inspected.rest.left_out
+        verdicts.add(inspected.rest)
         advance(1)
-    errors = sorted((p for p in problems if p.code not in WARNINGS), key=lambda problem: problem.line)
-    if errors:
-        of_errors = {code: count for code, count in counts.items() if code not in WARNINGS}
-        raise InputError.of([*mixed_shapes(shapes, source.file), *listed(errors, of_errors, source.file)])
+    verdicts.raise_errors()
     starts = np.cumsum([0, *map(len, found)])
-    return InFiles(source, joined(found), starts, spread), left_out_findings(left_out, split)
+    noted = (*left_out_findings(left_out, split), *verdicts.noted(split))
+    return InFiles(source, joined(found), starts, spread), noted

@@ -118,7 +118,7 @@ class Verdicts:
         errors = [problem for problem in self._problems if problem.severity == "error"]
         if errors:
             counts = {code: count for code, count in self._counts.items() if code not in WARNINGS}
-            raise InputError.of([*mixed_shapes(self._shapes, self.file), *listed(errors, counts, self.file)])
+            raise InputError.of([*_mixed(self._shapes, self.file), *listed(errors, counts, self.file)])
         return tuple(first_of_each(self._problems))
 
     def noted(self, role: Split) -> tuple[Finding, ...]:
@@ -136,8 +136,7 @@ class Verdicts:
         return tuple(findings)
 
 
-def mixed_shapes(shapes: Counter[RowShape], where: str) -> list[Problem]:
-    """The problem that rows have different shapes, if they have."""
+def _mixed(shapes: Counter[RowShape], where: str) -> list[Problem]:
     if len(shapes) < 2:
         return []
     found = ", ".join(f"{plural(count, 'row')} of shape {name}" for name, count in shapes.most_common())

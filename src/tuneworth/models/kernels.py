@@ -20,12 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from tuneworth.store.cache import cache_folder
-
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_PAYS_WIDTH, _PAYS_SECONDS = 256, 600
 
 _log = logging.getLogger(__name__)
 
@@ -37,37 +33,19 @@ class _Compiling:
     failed = False
 
 
-def compile_kernels(wanted: bool) -> bool:
+def compile_kernels(wanted: bool, folder: Path | None = None) -> bool:
     """Run kernels compiled from now on, if this machine has a compiler; returns whether they will be.
+
+    What is compiled is kept in `folder` (PyTorch's own place by default).
 
     A kernel that cannot be compiled runs as it stands: slower, with the same result.
     """
     compilers = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
     able = torch.cuda.is_available() or any(map(shutil.which, filter(None, compilers)))
-    if wanted:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_compiled_folder()))
+    if wanted and folder is not None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     _Compiling.wanted = wanted and able and not _Compiling.failed
     return _Compiling.wanted
-
-
-def compiling_pays(hidden_size: int, seconds: float) -> tuple[bool, str]:
-    """Whether a model of this width, used for this long, wins more by compiled kernels than compiling takes, and why.
-
-    The first time on a machine that takes half a minute or more, later a few seconds: what was compiled is kept in
-    tuneworth's cache folder.
-    """
-    folder = _compiled_folder()
-    if hidden_size < _PAYS_WIDTH:
-        return False, f"a model {hidden_size} wide is too small to win by compiled kernels"
-    if folder.is_dir() and any(folder.iterdir()):
-        return True, "kernels were compiled on this machine before"
-    if seconds >= _PAYS_SECONDS:
-        return True, f"a budget of {seconds:.0f} s wins more by compiled kernels than their half minute of compiling"
-    return False, f"compiling kernels takes half a minute, which a budget under {_PAYS_SECONDS} s does not win back"
-
-
-def _compiled_folder() -> Path:
-    return cache_folder() / "compiled"
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,6 +19,9 @@ DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 # How many times as fast as fp32 bf16 must be measured to be, to be used.
 _WITH_UNITS, _WITHOUT_UNITS = 0.9, 1.2
 _TURNS, _TURN_SECONDS = 3, 0.05
+
+
+_PAYS_WIDTH, _PAYS_SECONDS = 256, 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,27 @@ def this_machine() -> Machine:
         gpu_memory_bytes=tuple(gpu.total_memory for gpu in gpus),
         dtype="bfloat16" if fast_bf16 else "float32",
     )
+
+
+def compiling_pays(hidden_size: int, seconds: float) -> tuple[bool, str]:
+    """Whether a model of this width, used for this long, wins more by compiled kernels than compiling takes, and why.
+
+    The first time on a machine that takes half a minute or more, later a few seconds: what was compiled is kept in
+    tuneworth's cache folder.
+    """
+    folder = compiled_folder()
+    if hidden_size < _PAYS_WIDTH:
+        return False, f"a model {hidden_size} wide is too small to win by compiled kernels"
+    if folder.is_dir() and any(folder.iterdir()):
+        return True, "kernels were compiled on this machine before"
+    if seconds >= _PAYS_SECONDS:
+        return True, f"a budget of {seconds:.0f} s wins more by compiled kernels than their half minute of compiling"
+    return False, f"compiling kernels takes half a minute, which a budget under {_PAYS_SECONDS} s does not win back"
+
+
+def compiled_folder() -> Path:
+    """Where compiled kernels are kept."""
+    return cache_folder() / "compiled"
 
 
 def matrix_rate(dtype: torch.dtype, device: str = "cpu", seconds: float = 0.5) -> float:

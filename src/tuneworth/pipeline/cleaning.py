@@ -23,7 +23,7 @@ from tuneworth.data.streaming import read_rows
 from tuneworth.errors import InputError
 from tuneworth.models.sources import find_model
 from tuneworth.pipeline.datasets import registered
-from tuneworth.pipeline.preparing import ruler_for
+from tuneworth.pipeline.preparing import ruler_of
 from tuneworth.rendering import Renderer
 from tuneworth.store.atomic import write_bytes, write_jsonl, write_text
 from tuneworth.store.registry import Registry, Version
@@ -169,7 +169,7 @@ def _removed(
     ruler = None
     if task.model is not None:
         model = find_model(task.model)
-        ruler = ruler_for(Renderer.load(model.path), model.context_tokens)
+        ruler = ruler_of(Renderer.load(model.path), model.context_tokens)
     found = audit(train, validation, test, kind=learnt.shape.kind, ruler=ruler)
     twins = near_twins(train, validation, test, found.near) if found.near is not None else {}
     files = {part[0].file: name for name, part in (("train", train), ("validation", validation)) if part}

@@ -18,9 +18,17 @@ from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import default_metric
 from tuneworth.evaluation.prompts import FULL, SHORT, with_shots
 from tuneworth.evaluation.watching import Watcher
-from tuneworth.models.kernels import compile_kernels, compiling_pays
+from tuneworth.models.kernels import compile_kernels
 from tuneworth.models.loading import load_model
-from tuneworth.models.machine import DTYPES, Machine, choose_precision, compute_deterministically, this_machine
+from tuneworth.models.machine import (
+    DTYPES,
+    Machine,
+    choose_precision,
+    compiled_folder,
+    compiling_pays,
+    compute_deterministically,
+    this_machine,
+)
 from tuneworth.models.recompute import MemoryPlan
 from tuneworth.models.sources import find_model
 from tuneworth.models.tuning import FULL_METHOD, Recipe
@@ -90,7 +98,7 @@ class Workshop:
         """The pre-trained model, loaded once."""
         if self._local is None:
             self._local = local_model(self.task.models[0], self.machine, str(self.precision.value))
-            compile_kernels(bool(self.compiled.value))
+            compile_kernels(bool(self.compiled.value), compiled_folder())
         return self._local
 
     @property

@@ -95,7 +95,7 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     validation, test = (read.examples if read else () for read in others)
     watcher.advance(1)
     model = find_model(task.models[0])
-    ruler = ruler_for(Renderer.load(model.path), model.context_tokens)
+    ruler = ruler_of(Renderer.load(model.path), model.context_tokens)
     found = audit(
         reading.examples, validation, test, kind=kind, ruler=ruler, vectorise=_vectors(watcher),
         traffic=traffic, dropped=dropped, seed=task.seed,
@@ -142,7 +142,7 @@ def _vectors(watcher: Watcher) -> Vectorise | None:
         return None
 
 
-def ruler_for(renderer: Renderer, context_tokens: int) -> Ruler:
+def ruler_of(renderer: Renderer, context_tokens: int) -> Ruler:
     """Lengths as the model sees them: the tokens of the texts, and what the template writes around messages."""
     turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
     first, second = (len(renderer.training(turn * turns).ids) for turns in (1, 2))

@@ -72,7 +72,7 @@ class View:
             rows = finding.get("rows") or ()
             by_file: dict[str, list[Any]] = {}
             for row in rows[:_FINDING_ROWS]:
-                by_file.setdefault(str(row.get("file") or ""), []).append(row.get("line"))
+                by_file.setdefault(str(row.get("file") or "").rpartition("/")[2], []).append(row.get("line"))
             finding["places"] = by_file
             finding["more"] = max(0, len(rows) - _FINDING_ROWS)
         return sorted(found, key=lambda finding: [*_SEVERITIES, "none"].index(finding["tone"]))
