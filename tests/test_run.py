@@ -241,7 +241,7 @@ def test_a_run_in_use_is_exit_code_4(place: Path, capsys: pytest.CaptureFixture[
         (["run", "{place}/train.csv", "--set", "arms=[lora]"], ["unknown arms", "lora-short"]),
         (["run", "{place}/empty.csv"], ["empty"]),
         (["audit", "{place}/wrong.jsonl"], ["wrong.jsonl:1", "a list of messages is needed"]),
-        (["decide", "{place}"], ["files of several formats", "give one file"]),
+        (["decide", "{place}"], ["the folder holds runs, not data files", "give a data file"]),
         (["chat", "{place}"], ["no run folder"]),
         (["frobnicate"], ["frobnicate"]),
     ],

@@ -17,7 +17,8 @@ def smallest_detectable_difference(mean_square: float, rows: int, alpha: float, 
     """The true difference (0..1) that `rows` rows show to be above zero, two-sided `alpha`, with 80 % power.
 
     `mean_square` is that of the rows' differences: for right/wrong (`binary`) scores, the share of rows on
-    which exactly one arm is right. None when even a difference of 1 would not show.
+    which exactly one arm is right. None when even a difference of 1 would not show, and when graded scores differ
+    on no row, since nothing is then known of their spread.
     """
     z_alpha, z_power = float(ndtri(1 - alpha / 2)), float(ndtri(POWER))
 
@@ -27,6 +28,6 @@ def smallest_detectable_difference(mean_square: float, rows: int, alpha: float, 
         spread = math.sqrt(max(square - difference**2, 0.0))
         return z_alpha * math.sqrt(square) + z_power * spread - difference * math.sqrt(rows)
 
-    if missing(1.0) > 0:
+    if missing(1.0) > 0 or (mean_square == 0 and not binary):
         return None
     return float(brentq(missing, 1e-12, 1.0))

@@ -86,6 +86,6 @@ def test_without_vectors_nothing_is_made_up():
 
 def test_answers_are_deterministic_and_private_texts_stay_private():
     strange = [example(line, f"planet orbit jo{line}@example.org comet", "", "t") for line in range(40)]
-    first, second = (audited(TRAIN, [], [*TEST, *strange]) for _ in range(2))
+    first, second = (audited(TRAIN, [], [*TEST, *strange]).to_json() for _ in range(2))
     assert first == second
-    assert "example.org" not in json.dumps(first.to_json())
+    assert "example.org" not in json.dumps(first)

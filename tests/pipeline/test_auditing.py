@@ -37,7 +37,7 @@ def test_large_data_gets_the_same_audit_and_is_not_split(tmp_path: Path, monkeyp
     monkeypatch.setattr("tuneworth.data.streaming.PIECE", 1000)
     assert command(*words, tmp_path / "large") == 0
     small, large = (read_json(tmp_path / name / "audit.json") for name in ("small", "large"))
-    assert [finding["code"] for finding in small["findings"]] == ["duplicate-exact"]
+    assert "duplicate-exact" in [finding["code"] for finding in small["findings"]]
     # The id of a repeated row is that of the first where rows are not held.
     for document in (small, large):
         for finding in document["findings"]:

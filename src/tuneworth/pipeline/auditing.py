@@ -6,9 +6,10 @@ from pathlib import Path
 
 from tuneworth.data import Source, Split, audit_files, open_source
 from tuneworth.data.registered import data_file
+from tuneworth.data.requests import read_requests
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.sources import find_model
-from tuneworth.pipeline.preparing import ruler_of
+from tuneworth.pipeline.preparing import ruler_of, vectors_of
 from tuneworth.rendering import Renderer
 from tuneworth.store.atomic import write_json
 from tuneworth.store.run import RunFolder
@@ -35,7 +36,10 @@ def audit_large(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     model = find_model(task.models[0])
     watcher.begin("auditing the data", sum(len(source.jobs) for source in sources.values()))
     ruler = ruler_of(Renderer.load(model.path), model.context_tokens)
-    found = audit_files(sources, ruler=ruler, seed=task.seed, advance=watcher.advance)
+    traffic = read_requests(Path(task.data.traffic), train.shape.input) if task.data.traffic else ()
+    found = audit_files(
+        sources, ruler=ruler, vectorise=vectors_of(watcher), traffic=traffic, seed=task.seed, advance=watcher.advance
+    )
     write_json(folder.audit, found.to_json())
     for sentence in train.shape.why:
         watcher.note(sentence)

@@ -97,7 +97,7 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     model = find_model(task.models[0])
     ruler = ruler_of(Renderer.load(model.path), model.context_tokens)
     found = audit(
-        reading.examples, validation, test, kind=kind, ruler=ruler, vectorise=_vectors(watcher),
+        reading.examples, validation, test, kind=kind, ruler=ruler, vectorise=vectors_of(watcher),
         traffic=traffic, dropped=dropped, seed=task.seed,
     )  # fmt: skip
     cleaned = clean(reading.examples, validation, test, found)
@@ -133,7 +133,7 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     watcher.advance(1)
 
 
-def _vectors(watcher: Watcher) -> Vectorise | None:
+def vectors_of(watcher: Watcher) -> Vectorise | None:
     """The table of word vectors; None, and a note, where it can not be had: the audit then leaves questions open."""
     try:
         return default_vectors()
