@@ -523,7 +523,63 @@ MUTATIONS = [
     ),
     Mutation(
         "audit: signs that steer the terminal are printed", "console.py",
-        "sign if sign.isprintable() else", "sign if True else", "test_console.py", "80_columns",
+        "sign if sign.isprintable() else", "sign if True else", "test_audit_shown.py", "80_columns",
+    ),
+    Mutation(
+        "blocks: an adapter's scale is left out (law 3)", "models/blocks.py",
+        "self._scale[ranks] = adapter[2]", "self._scale[ranks] = 1.0", "models/test_blocks_laws.py", "test_law_3",
+    ),
+    Mutation(
+        "blocks: a changed adapter is not seen (law 3)", "models/blocks.py",
+        "if versions == self._versions:", "if self._versions:", "models/test_blocks_laws.py", "changed_adapter",
+    ),
+    Mutation(
+        "blocks: the bias of queries is lost (law 3)", "models/blocks.py",
+        "if any(b is not None for b in biases) else None", "if False else None", "models/test_blocks_laws.py", "test_law_3",
+    ),
+    Mutation(
+        "blocks: the window is forgotten (law 34)", "models/blocks.py",
+        '"MistralDecoderLayer": "config.sliding_window"', '"MistralDecoderLayer": ""',
+        "models/test_blocks_laws.py", "test_law_3 or test_law_6",
+    ),
+    Mutation(
+        "blocks: weights are not given back (law 8)", "models/blocks.py",
+        "base.weight.data = base.weight.data.clone(memory_format=torch.contiguous_format)", "pass",
+        "models/test_blocks_laws.py", "test_law_8",
+    ),
+    Mutation(
+        "a row's ancestors are its neighbour's (law 30)", "models/rows.py",
+        "upper = all_above.index_select(1, band.above)", "upper = all_above.index_select(1, band.above.roll(1))",
+        "training/test_sharing_laws.py", "test_law_3_and_30",
+    ),
+    Mutation(
+        "a block of a long segment does not see the blocks before it (law 3)", "models/rows.py",
+        "seen, inside = slice(before + start)", "seen, inside = slice(before)",
+        "models/test_attention_laws.py", "packed_logits_equal",
+    ),
+    Mutation(
+        "the gradient of padding is counted (law 16)", "models/kernels.py",
+        "torch.where(filled[:, None], tokens[slots], 0)", "tokens[slots]", "training/test_sharing_laws.py", "test_law_3",
+    ),
+    Mutation(
+        "rotations are undone the wrong way round (law 3)", "models/kernels.py",
+        "turned = _rotated_back(turned, cos, sin)", "turned = _rotated(turned, cos, sin)",
+        "models/test_blocks_laws.py", "test_law_3",
+    ),
+    Mutation(
+        "the last trained token is cut off (law 1)", "training/batches.py",
+        "ends = [_last_needed(row) + 1 for row in rows]", "ends = [_last_needed(row) for row in rows]",
+        "training/test_sharing_laws.py", "test_law_31",
+    ),
+    Mutation(
+        "the head's own gradient is that of one chunk (law 3)", "training/loss.py",
+        "to_weight += logits.t() @ hidden[part]", "to_weight = logits.t() @ hidden[part]",
+        "training/test_vocabulary_laws.py", "test_law_3",
+    ),
+    Mutation(
+        "the loss of a frozen head forgets the wanted token (law 5)", "training/loss.py",
+        "slope[part] = weight[target[part]] - logits @ weight", "slope[part] = -(logits @ weight)",
+        "training/test_vocabulary_laws.py", "test_law_3",
     ),
 ]  # fmt: skip
 

@@ -26,8 +26,9 @@ from job import Job, Meter, read_job
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from tuneworth.models.adapters import save_adapter, trainable
-from tuneworth.models.machine import this_machine
+from tuneworth.models.adapters import add_lora, save_adapter, trainable
+from tuneworth.models.kernels import compile_kernels
+from tuneworth.models.machine import compiled_folder, this_machine
 from tuneworth.pipeline.planning import local_model
 from tuneworth.training import Hooks, Pack, Row, Settings, answer_loss, train
 
@@ -93,8 +94,9 @@ def put_in(parameters: Mapping[str, torch.nn.Parameter], adapter: Path) -> None:
 def run(job: Job, meter: Meter, pool: list[Row]) -> None:
     """Train, and note where the time goes."""
     local = local_model(str(job.model), this_machine())
+    compile_kernels(True, compiled_folder())  # as a run of ten minutes or more does
     loaded = time.perf_counter()
-    adapter = local.fresh_adapter(16, 32, job.seed)
+    adapter = add_lora(local.model, rank=16, alpha=32, seed=job.seed)
     parameters = trainable(adapter)
     put_in(parameters, job.adapter)
     records: list[Mapping[str, Any]] = []
