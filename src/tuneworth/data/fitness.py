@@ -21,7 +21,7 @@ OFF_TOPIC_WARN, OFF_TOPIC_FAIL = MANY, 0.2
 """Clean sets have up to 0.7 % of rows that look off-topic (docs/results.md, "Relevance")."""
 GAIN_WANTED = 0.02
 """More rows are asked for when doubling them adds at least this to the accuracy, at the low end of its interval."""
-ROWS_LOOKED_AT = 10_000
+ROWS_LOOKED_AT = 5_000
 """Rows of each split that are looked at, at most; more are sampled."""
 DIFFER_ON = 0.1
 """Share of test rows that two ways answer differently, assumed before either is measured."""

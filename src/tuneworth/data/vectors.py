@@ -44,7 +44,7 @@ OWN_SHARE = 0.3
 """Share of the squared length that a set's own words have in `fitted_vectors`; 0.5 was better on sets of few word
 forms (snips) and worse on others."""
 _OWN_NUMBERS = 128
-_FITTED_ROWS = 10_000
+_FITTED_ROWS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
