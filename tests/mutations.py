@@ -535,7 +535,8 @@ MUTATIONS = [
     ),
     Mutation(
         "blocks: the bias of queries is lost (law 3)", "models/blocks.py",
-        "if any(b is not None for b in biases) else None", "if False else None", "models/test_blocks_laws.py", "test_law_3",
+        "if any(b is not None for b in biases) else None", "if False else None",
+        "models/test_blocks_laws.py", "test_law_3",
     ),
     Mutation(
         "blocks: the window is forgotten (law 34)", "models/blocks.py",
@@ -559,7 +560,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the gradient of padding is counted (law 16)", "models/kernels.py",
-        "torch.where(filled[:, None], tokens[slots], 0)", "tokens[slots]", "training/test_sharing_laws.py", "test_law_3",
+        "torch.where(filled[:, None], tokens[slots], 0)", "tokens[slots]",
+        "training/test_sharing_laws.py", "test_law_3",
     ),
     Mutation(
         "rotations are undone the wrong way round (law 3)", "models/kernels.py",
