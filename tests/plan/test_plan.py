@@ -55,6 +55,13 @@ def test_when_time_is_short_the_short_form_is_trained_first_and_the_full_one_ski
     assert "budget leaves" in plan.skipped["lora-full"]
 
 
+def test_a_set_so_small_that_an_epoch_is_few_steps_is_trained_as_asked() -> None:
+    few = Rows(train=110, validation=30, test=100)
+    plan = allot(600, 10, few, rates(), {"lora-short": (1.0, 16)}, {})
+    assert plan.trainings["lora-short"].steps == 7
+    assert not plan.skipped
+
+
 def test_when_time_is_very_short_one_test_subset_serves_all_arms() -> None:
     plan = allot(70, 10, ROWS, rates(), WANTED, {"few-shot": 1})
     assert 100 <= plan.test_rows < ROWS.test

@@ -113,9 +113,11 @@ def allot(
         looking = 1.5 * rates.answer[arm].seconds(rows.validation, EVALUATIONS * seeds)  # scores, and the loss
         a_step = seeds * batch_size * rates.train[arm] * _SLACK
         room = left - judging - looking
-        steps = min(math.ceil(epochs * rows.train / batch_size), int(room / a_step))
+        asked = math.ceil(epochs * rows.train / batch_size)
+        steps = min(asked, int(room / a_step))
         affordable = steps * batch_size / rows.train
-        if steps < _MINIMUM_STEPS or affordable < min(_MINIMUM_EPOCHS, epochs):
+        # A small set may need fewer steps than the minimum: it is trained as asked.
+        if steps < min(_MINIMUM_STEPS, asked) or affordable < min(_MINIMUM_EPOCHS, epochs):
             least = min(_MINIMUM_EPOCHS, epochs)
             skipped[arm] = (
                 f"the budget leaves {max(0.0, room):.0f} s for this training, "
