@@ -113,11 +113,11 @@ def allot(
         looking = 1.5 * rates.answer[arm].seconds(rows.validation, EVALUATIONS * seeds)  # scores, and the loss
         a_step = seeds * batch_size * rates.train[arm] * _SLACK
         room = left - judging - looking
-        asked = math.ceil(epochs * rows.train / batch_size)
-        steps = min(asked, int(room / a_step))
+        all_steps = math.ceil(epochs * rows.train / batch_size)
+        steps = min(all_steps, int(room / a_step))
         affordable = steps * batch_size / rows.train
         # A small set may need fewer steps than the minimum: it is trained as asked.
-        if steps < min(_MINIMUM_STEPS, asked) or affordable < min(_MINIMUM_EPOCHS, epochs):
+        if steps < min(_MINIMUM_STEPS, all_steps) or affordable < min(_MINIMUM_EPOCHS, epochs):
             least = min(_MINIMUM_EPOCHS, epochs)
             skipped[arm] = (
                 f"the budget leaves {max(0.0, room):.0f} s for this training, "
