@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from commands import command
 from tiny import tiny_model, write_tokenizer
-from tuneworth import cli, load_run
+from tuneworth import load_run
 from tuneworth.errors import Interrupted
 from tuneworth.evaluation.watching import Silent
 from tuneworth.pipeline import running
@@ -64,19 +65,6 @@ def task(place: Path, **changes: Any) -> Any:
             **changes,
         },
     )
-
-
-def command(*words: object) -> int:
-    """Run the command line in this process; returns its exit code."""
-    before = sys.argv
-    sys.argv = ["tuneworth", *map(str, words)]
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 def same_plan(place: Path, other: Path, test: str = "test.csv") -> Any:

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
+from commands import command
 from data.test_audit_findings import clean_rows
 from tiny import tiny_model, write_tokenizer
-from tuneworth import cli
 from tuneworth.pipeline import auditing
 from tuneworth.store.atomic import read_json
-
-
-def command(*words: object) -> int:
-    before, sys.argv = sys.argv, ["tuneworth", *map(str, words)]
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 def test_large_data_gets_the_same_audit_and_is_not_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

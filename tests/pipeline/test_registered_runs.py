@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import command
 from tiny import tiny_model, write_tokenizer
-from tuneworth import cli
 from tuneworth.data.registered import data_file, pinned
 from tuneworth.errors import InputError
 from tuneworth.pipeline import running
@@ -57,18 +56,6 @@ def home(place: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.chdir(place)
     add_files("mini", {"train": [place / "train.jsonl"], "test": [place / "test.jsonl"]}, Columns())
     return Registry()
-
-
-def command(*words: object) -> int:
-    before = sys.argv
-    sys.argv = ["tuneworth", *map(str, words)]
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 def task(place: Path, output: str, model: int, **changes: Any) -> Any:

@@ -21,7 +21,7 @@ from tuneworth.data.facts import InMemory, Inspection, Part, facts_of
 from tuneworth.data.findings import Finding, Judgement, RowRef, Split, Status, plural
 from tuneworth.data.fitness import FIT_CODES, ROWS_LOOKED_AT, Growth, detectable, fitness
 from tuneworth.data.normalising import NORMALISATION
-from tuneworth.data.stacking import Flaw, Stack
+from tuneworth.data.stacking import Flaw, Stack, itself
 from tuneworth.data.vectors import Vectorise
 
 CountTokens = Callable[[Example], int]
@@ -167,18 +167,14 @@ def audit_parts(
 def _some_rows(stack: Stack, seed: int) -> dict[Split, list[Example]]:
     """A seeded sample of each split, whole."""
     return {
-        split: stack.look(stack.numbers(split)[sample_rows(len(stack.facts(split)), ROWS_LOOKED_AT, seed)], _itself)
+        split: stack.look(stack.numbers(split)[sample_rows(len(stack.facts(split)), ROWS_LOOKED_AT, seed)], itself)
         for split in stack.parts
     }
 
 
-def _itself(example: Example) -> Example:
-    return example
-
-
 def _lengths(stack: Stack, ruler: Ruler, seed: int) -> tuple[dict[str, int], list[Flaw]]:
     """(lengths of the rows in tokens, summed up; rows that are too long). No row has more tokens than bytes."""
-    measured = samples.sample_of(stack, TOKENS_SAMPLED, seed)
+    measured = sample_rows(len(stack), TOKENS_SAMPLED, seed)
     rows = measured
     if ruler.context_tokens is not None:
         unclear = np.flatnonzero(stack.column("sizes") > ruler.context_tokens - TEMPLATE_BYTES)

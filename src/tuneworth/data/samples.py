@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tuneworth.data.checks import TOO_MANY
+from tuneworth.data.coverage import sample_rows
 from tuneworth.data.example import Example
 from tuneworth.data.facts import near_text
 from tuneworth.data.findings import Severity, plural
@@ -25,17 +26,9 @@ OTHER_LANGUAGES = 0.02
 """Share of rows in other languages from which they are a warning."""
 
 
-def sample_of(stack: Stack, rows: int, seed: int) -> Numbers:
-    """At most so many rows, drawn without looking at them, in order."""
-    total = len(stack)
-    if total <= rows:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(seed).choice(total, rows, replace=False))
-
-
 def doubtful_labels(stack: Stack, seed: int) -> list[Flaw]:
     """Rows whose label the other rows speak against with confidence. Names the most doubtful first."""
-    rows = sample_of(stack, LABELS_SAMPLED, seed)
+    rows = sample_rows(len(stack), LABELS_SAMPLED, seed)
     labels = stack.column("answers")[rows]
     which, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(which) < 2 or counts.max() < 3:
@@ -69,7 +62,7 @@ def _text_and_answer(example: Example) -> tuple[str, str]:
 
 def mixed_languages(stack: Stack, seed: int) -> list[Flaw]:
     """Rows whose input is surely in another language than most."""
-    rows = sample_of(stack, LANGUAGES_SAMPLED, seed)
+    rows = sample_rows(len(stack), LANGUAGES_SAMPLED, seed)
     codes = stack.look(rows, _language)
     main = main_language(codes)
     others = np.array([place for place, code in enumerate(codes) if code not in (None, main)], dtype=np.int64)
@@ -90,7 +83,7 @@ def _language(example: Example) -> str | None:
 
 def same_meaning(stack: Stack, pairs: Pairs, vectorise: Vectorise, seed: int) -> list[Flaw]:
     """Rows that say the same as an earlier one in other words: neither equal nor nearly equal to it."""
-    rows = sample_of(stack, MEANINGS_SAMPLED, seed)
+    rows = sample_rows(len(stack), MEANINGS_SAMPLED, seed)
     inputs = stack.column("inputs")
     rows = rows[np.sort(np.unique(inputs[rows], return_index=True)[1])]
     vectors = vectorise(stack.look(rows, near_text))

@@ -72,24 +72,22 @@ def attend_rows(
     *,
     scaling: float,
     window: int | None,
-    offsets: Tensor | None = None,
+    offsets: Tensor,
 ) -> Tensor:
     """Each row attends to the shared prefix and causally to itself.
 
     query [B, H, L, D]; key, value [B, K, S, D]; prefix_key, prefix_value [K, P, D]; returns [1, B*L, H, D].
-    Without `offsets` S = L and query i sits at key i; with `offsets` [B], query i of row b sits at key
-    offsets[b] + i (generation into a cache), and later keys are unseen.
+    Query i of row b sits at key offsets[b] + i, offsets being [B]; later keys are unseen.
     """
     rows, heads, tokens, size = query.shape
     kv_heads, keys, prefix = key.shape[1], key.shape[2], prefix_key.shape[1]
-    mask = _allowed(tokens, keys, prefix, window, offsets, query.device)
+    mask = _allowed(tokens, keys, prefix, window, offsets)
     if tokens > _PLAIN_ROW_TOKENS:
         full_key, full_value = key, value
         if prefix:
             full_key = torch.cat([prefix_key.expand(rows, -1, -1, -1), key], 2)
             full_value = torch.cat([prefix_value.expand(rows, -1, -1, -1), value], 2)
-        broad = mask[:, None] if mask is not None else None
-        out = scaled_dot_product_attention(query, full_key, full_value, broad, scale=scaling, enable_gqa=True)
+        out = scaled_dot_product_attention(query, full_key, full_value, mask[:, None], scale=scaling, enable_gqa=True)
         return out.transpose(1, 2).reshape(1, rows * tokens, heads, size)
     group = heads // kv_heads
     grouped = query.reshape(rows, kv_heads, group * tokens, size) * scaling
@@ -114,12 +112,10 @@ def attend_rows(
     return out.view(rows, heads, tokens, size).transpose(1, 2).reshape(1, rows * tokens, heads, size)
 
 
-def _allowed(
-    tokens: int, keys: int, prefix: int, window: int | None, offsets: Tensor | None, device: torch.device
-) -> Tensor:
-    """Which of [prefix | own] keys each query may see: bool [B or 1, L, P + S]."""
-    start = torch.zeros(1, dtype=torch.long, device=device) if offsets is None else offsets
-    query = prefix + start[:, None] + torch.arange(tokens, device=device)
+def _allowed(tokens: int, keys: int, prefix: int, window: int | None, offsets: Tensor) -> Tensor:
+    """Which of [prefix | own] keys each query may see: bool [B, L, P + S]."""
+    device = offsets.device
+    query = prefix + offsets[:, None] + torch.arange(tokens, device=device)
     key = torch.arange(prefix + keys, device=device)
     distance = query[:, :, None] - key
     allowed = distance >= 0
