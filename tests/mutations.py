@@ -583,6 +583,11 @@ MUTATIONS = [
         "slope[part] = weight[target[part]] - logits @ weight", "slope[part] = -(logits @ weight)",
         "training/test_vocabulary_laws.py", "test_law_3",
     ),
+    Mutation(
+        "a training takes its share although the budget is spent", "pipeline/running.py",
+        "    return left\n\n\ndef _too_late", "    return max(share, left)\n\n\ndef _too_late",
+        "pipeline/test_budget_kept.py", "test_a_training",
+    ),
 ]  # fmt: skip
 
 

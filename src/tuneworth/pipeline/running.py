@@ -43,6 +43,7 @@ from tuneworth.task import Task, load_task
 from tuneworth.training import Settings
 
 STAGES = ("audit", "split", "plan", "baseline", "train", "evaluate", "decide", "report")
+_LEAST_SHARE = 0.25  # of its planned time, with which a training is still begun
 
 
 def run(task: Task, *, out: Path | None = None, until: str = "report", watcher: Watcher | None = None) -> Run:
@@ -104,6 +105,8 @@ def run_arm(work: Workshop, name: str) -> None:
         prompt_arm(bench, name, work.local, SHOT_COUNTS if name == FEW_SHOT else ())
     elif name not in plan["trainings"]:
         skip_arm(bench, name, ARMS[name], "the short and the full prompt are the same for this task")
+    elif (late := _too_late(work, plan, name)) is not None:
+        skip_arm(bench, name, ARMS[name], late)
     else:
         tuned_arm(bench, name, work.local, _job(work, bench, plan, name))
 
@@ -135,19 +138,19 @@ def _settings(work: Workshop, plan: Mapping[str, Any], name: str) -> Settings:
         maximum_tokens=values["micro_batch_tokens"],
         patience=work.task.training.patience,
         evaluation_seconds=training["evaluation_seconds"],
-        maximum_seconds=_maximum_seconds(work, plan, name),
+        maximum_seconds=_maximum_seconds(work, plan, name) / work.task.training.seeds,
         device=work.machine.device,
     )
 
 
 def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
-    """What a training with one seed may take: its share, or all that the run has left beside what is still to come.
+    """What a training may take with all its seeds: all that the run has left beside what is still to come.
 
-    A learning rate that falls to zero at the last step makes the last steps worth most, so time that earlier stages
-    did not need goes to finishing.
+    That is more than its share when earlier stages were quick (a learning rate that falls to zero at the last step
+    makes the last steps worth most) and less when they were slow, since the budget is kept. Its share when a run is
+    continued and the time it took is not known.
     """
-    seeds = work.task.training.seeds
-    share: float = plan["trainings"][name]["seconds"] * 1.05 / seeds
+    share: float = plan["trainings"][name]["seconds"] * 1.05
     if work.started is None:
         return share
     budget = plan["budget"]
@@ -155,7 +158,18 @@ def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> floa
     judging = budget[name] - plan["trainings"][name]["seconds"]
     spent = time.monotonic() - work.started
     left: float = work.task.budget - spent - judging - later - 0.5 * budget["reserve"]
-    return max(share, left / seeds)
+    return left
+
+
+def _too_late(work: Workshop, plan: Mapping[str, Any], name: str) -> str | None:
+    """Why a planned training cannot begin any more, if earlier stages took its time."""
+    planned, left = plan["trainings"][name]["seconds"], _maximum_seconds(work, plan, name)
+    if left >= _LEAST_SHARE * planned:
+        return None
+    return (
+        f"earlier stages took longer than planned: {max(0.0, left):.0f} s of the budget are left of {planned:.0f} s "
+        "for this training; give a longer budget, or run it when the machine has less to do"
+    )
 
 
 def _check_arms(task: Task) -> None:

@@ -1,0 +1,41 @@
+"""The budget is kept when stages before a training took another time than planned."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tuneworth.pipeline import running
+
+PLAN = {
+    "budget": {"before": 50.0, "zero-shot": 10.0, "lora-short": 250.0, "lora-full": 30.0, "reserve": 20.0},
+    "trainings": {"lora-short": {"seconds": 240.0}, "lora-full": {"seconds": 25.0}},
+}
+
+
+def work(spent: float | None, budget: float = 360.0) -> Any:
+    started = None if spent is None else time.monotonic() - spent
+    return SimpleNamespace(started=started, task=SimpleNamespace(budget=budget))
+
+
+@pytest.mark.parametrize(("spent", "wanted"), [(60, 250), (40, 270), (130, 180), (305, 5)])
+def test_a_training_may_take_what_is_left_beside_what_is_still_to_come(spent: float, wanted: float) -> None:
+    # 360 s less what was spent, 10 s of judging, 30 s for lora-full and half of the reserve.
+    assert running._maximum_seconds(work(spent), PLAN, "lora-short") == pytest.approx(wanted, abs=0.5)
+
+
+def test_a_continued_run_gives_a_training_its_share() -> None:
+    assert running._maximum_seconds(work(None), PLAN, "lora-short") == pytest.approx(240 * 1.05)
+
+
+def test_a_training_whose_time_is_gone_is_not_begun_and_says_why() -> None:
+    assert running._too_late(work(130), PLAN, "lora-short") is None
+    why = running._too_late(work(300), PLAN, "lora-short")
+    assert why is not None
+    assert "10 s of the budget are left of 240 s" in why
+    late = running._too_late(work(500), PLAN, "lora-short")
+    assert late is not None
+    assert "0 s of the budget are left" in late
