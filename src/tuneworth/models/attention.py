@@ -20,6 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from tuneworth.errors import InputError
+from tuneworth.models.kernels import precise
 
 ATTENTION = "tuneworth"
 # Above this many tokens a row the fused kernel wins; below it plain matrix products do, most of all backward.
@@ -103,8 +104,7 @@ def attend_rows(
         scores = torch.cat([shared, own], -1)
     else:
         scores = own
-    precise = torch.promote_types(query.dtype, torch.float32)
-    weights = torch.softmax(scores, -1, dtype=precise).to(value.dtype)
+    weights = torch.softmax(scores, -1, dtype=precise(scores)).to(value.dtype)
     out = weights[..., prefix:].reshape(rows, kv_heads, group * tokens, keys) @ value
     if prefix:
         shared_weights = weights[..., :prefix].transpose(0, 1).reshape(kv_heads, rows * group * tokens, prefix)
