@@ -310,6 +310,11 @@ MUTATIONS = [
         "if ids[: len(prompt_ids)] != prompt_ids:", "if False:", "rendering", "test_law_2",
     ),
     Mutation(
+        "a template writes today's date (law 2)", "rendering/template.py",
+        "= _DAY.strftime", "= lambda form: datetime.now().strftime(form)",
+        "rendering", "test_law_2_a_template_that_writes_the_date",
+    ),
+    Mutation(
         "control strings of a text become control tokens (law 26)", "rendering/renderer.py",
         "if not any(self._structure.search(content) for content in contents):", "if True:",
         "rendering", "test_law_26",
