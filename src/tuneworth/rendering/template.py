@@ -25,8 +25,8 @@ PLAIN_TEMPLATE = """\
 {% if add_generation_prompt %}{{ 'Answer:' }}{% endif %}"""
 
 _MAXIMUM_CHARACTERS = 50_000_000
-# The day that templates which write the date are told (Llama 3.1's own default). Today's would train, serve and continue
-# with a different prompt every day.
+# The day that templates which write the date are told (Llama 3.1's own default). Today's would train, serve and
+# continue with a different prompt every day.
 _DAY = datetime(2024, 7, 26)
 
 
