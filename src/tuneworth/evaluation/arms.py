@@ -10,15 +10,16 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuneworth.data.example import Example
-from tuneworth.evaluation.classical import Classical, fit_classifier, fit_retrieval
+from tuneworth.evaluation.classical import Classical, fit_classical
 from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import score
-from tuneworth.evaluation.prompts import PromptForm, prompt_form, with_shots
+from tuneworth.evaluation.prompts import PromptForm, Told, prompt_form, with_shots
 from tuneworth.evaluation.records import Answer, Decoding
+from tuneworth.evaluation.strata import stratum
 from tuneworth.evaluation.summary import summary
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.store.atomic import write_jsonl
@@ -40,10 +41,11 @@ class Bench:
     test: tuple[Example, ...]
     folder: RunFolder
     watcher: Watcher
+    told: Told = field(default_factory=Told)
 
     def form(self, name: str) -> PromptForm:
         """A prompt form of this task."""
-        return prompt_form(name, self.task, self.kind, self.scoring.labels)
+        return prompt_form(name, self.task, self.kind, self.scoring.labels, self.told)
 
 
 def stratified(examples: Sequence[Example], count: int, seed: int, kind: str) -> tuple[Example, ...]:
@@ -53,7 +55,7 @@ def stratified(examples: Sequence[Example], count: int, seed: int, kind: str) ->
     chance = random.Random(f"subset/{seed}")
     classes: dict[str, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
-        classes[example.answer if kind == "classification" else ""].append(index)
+        classes[stratum(example, kind)].append(index)
     ranked = []
     for members in classes.values():
         chance.shuffle(members)
@@ -63,13 +65,10 @@ def stratified(examples: Sequence[Example], count: int, seed: int, kind: str) ->
 
 
 def classical_arm(bench: Bench, name: str) -> None:
-    """TF-IDF with logistic regression (labels), or the nearest row's answer (text)."""
+    """TF-IDF with a linear model (labels, preferences), or the nearest row's answer (everything else)."""
     bench.watcher.begin(f"{name}: fitting", 1)
-    if bench.kind == "classification":
-        fitted = fit_classifier(bench.train, bench.validation, bench.task.seed)
-    else:
-        fitted = fit_retrieval(bench.train)
-    answers = score(bench.test, fitted.answer(bench.test), bench.scoring.metric, bench.scoring.labels)
+    fitted = fit_classical(bench.kind, bench.train, bench.validation, bench.task.seed)
+    answers = score(bench.test, fitted.answer(bench.test), bench.scoring.metric)
     details = {
         "model": "scikit-learn",
         "decoding": "scored",
@@ -108,13 +107,16 @@ def skip_arm(bench: Bench, name: str, family: str, why: str) -> None:
     bench.watcher.note(f"{name}: skipped, {why}")
 
 
+_DECODINGS: dict[str, Decoding] = {"classification": "constrained", "preference": "scored"}
+
+
 def model_decoding(kind: str) -> Decoding:
-    """Models may only write a label where there are any, fine-tuned or not.
+    """Models may only write a label where one is wanted, fine-tuned or not; of a pair they score both answers.
 
     Small untuned models rarely write one unaided, and a comparison that only shows this would flatter fine-tuning;
     a constrained answer is also finished as soon as one label is left.
     """
-    return "constrained" if kind == "classification" else "generate"
+    return _DECODINGS.get(kind, "generate")
 
 
 def answered(bench: Bench, local: LocalModel, form: PromptForm, examples: Sequence[Example]) -> list[Answer]:
@@ -126,8 +128,9 @@ def finish(bench: Bench, name: str, family: str, answers: list[Answer], details:
     """Write answers.jsonl, then arm.json."""
     write_jsonl(bench.folder.arm(name) / "answers.jsonl", (answer.to_json() for answer in answers))
     record = {"name": name, "family": family, "status": "done", "why": None, "seed": bench.task.seed}
-    write_arm(bench.folder, {**record, **details, **summary(answers, bench.test, bench.scoring.labels)})
-    bench.watcher.note(f"{name}: {bench.scoring.metric} {_mean(answers):.3f} on {len(answers):,} test rows")
+    labels = bench.scoring.labels if bench.kind == "classification" else ()
+    write_arm(bench.folder, {**record, **details, **summary(answers, bench.test, bench.scoring.metric, labels)})
+    bench.watcher.note(f"{name}: {bench.scoring.metric.name} {_mean(answers):.3f} on {len(answers):,} test rows")
 
 
 def model_details(bench: Bench, local: LocalModel, form: PromptForm) -> dict[str, Any]:
@@ -139,6 +142,8 @@ def model_details(bench: Bench, local: LocalModel, form: PromptForm) -> dict[str
         "max_new_tokens": bench.scoring.max_new_tokens,
         "prompt": form.messages(bench.test[0]),
         "opening": form.opening(),
+        "keeps_own_system": form.keeps_own_system,
+        "tools": bench.test[0].tool_definitions or None,
         "shots": [shot.id for shot in form.shots],
         "latency_seconds": local.latency(form, bench.validation, bench.scoring),
     }

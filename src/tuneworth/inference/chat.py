@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tuneworth.errors import InputError
 from tuneworth.inference.engine import Engine
-from tuneworth.rendering import Messages, Renderer
+from tuneworth.rendering import Messages, Renderer, Tools
 
 _REPLACEMENT = "�"
 
@@ -21,15 +21,22 @@ class Chat:
         self._engine = engine
         self._context_tokens = context_tokens
 
-    def chat(self, messages: Messages, *, max_new_tokens: int = 512, temperature: float = 0.0, seed: int = 0) -> str:
-        """The whole answer. Raises InputError when prompt and answer do not fit the model's context."""
-        return "".join(self.stream(messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed))
+    def chat(
+        self, messages: Messages, *, tools: Tools = (), max_new_tokens: int = 512, temperature: float = 0.0,
+        seed: int = 0,
+    ) -> str:  # fmt: skip
+        """The whole answer; `rendering.tools.read_calls` finds the calls in it. Raises InputError when prompt and
+        answer do not fit the model's context."""
+        return "".join(
+            self.stream(messages, tools=tools, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        )
 
     def stream(
-        self, messages: Messages, *, max_new_tokens: int = 512, temperature: float = 0.0, seed: int = 0
-    ) -> Iterator[str]:
+        self, messages: Messages, *, tools: Tools = (), max_new_tokens: int = 512, temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[str]:  # fmt: skip
         """The answer in pieces whose concatenation is the whole answer; no piece ends inside a character (LAW 37)."""
-        prompt = self._renderer.prompt(messages)
+        prompt = self._renderer.prompt(messages, tools)
         if len(prompt) >= self._context_tokens:
             raise InputError(
                 f"the conversation has {len(prompt)} tokens, the model's context holds {self._context_tokens}",

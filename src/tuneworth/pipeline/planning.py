@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tuneworth.decision import Price, machine_hour_price
-from tuneworth.errors import InputError, MachineError
+from tuneworth.errors import MachineError
 from tuneworth.evaluation.arms import SHOT_COUNTS, Bench, model_decoding, stratified
 from tuneworth.evaluation.local import LocalModel, Scoring
-from tuneworth.evaluation.metrics import default_metric
-from tuneworth.evaluation.prompts import FULL, SHORT, with_shots
+from tuneworth.evaluation.metrics import choose_metric
+from tuneworth.evaluation.metrics.jsontext import parse_json
+from tuneworth.evaluation.metrics.schemas import derived_schema
+from tuneworth.evaluation.prompts import FULL, SHORT, Told, with_shots
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.kernels import compile_kernels
 from tuneworth.models.loading import load_model
@@ -36,6 +38,7 @@ from tuneworth.pipeline.continuing import Start, continued, find_start
 from tuneworth.pipeline.preparing import Prepared
 from tuneworth.plan import Allotment, Rate, Rates, Rows, Setting, TrainingPlan, allot, training_plan
 from tuneworth.rendering import Renderer
+from tuneworth.rendering.tools import reply_text
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.run import RunFolder
 from tuneworth.task import Task
@@ -55,6 +58,8 @@ ARMS = {
 
 _VALIDATION_ROWS = 200
 _MOST_NEW_TOKENS = 256
+_MORE_NEW_TOKENS = {"reasoning": 512, "extraction": 512, "tools": 384}
+"""Kinds whose answers are worth nothing when they are cut off get more room."""
 _MICRO_BATCH_TOKENS = 4096
 
 
@@ -78,10 +83,24 @@ class Workshop:
     """What the stages after the data share; the model is loaded when it is first needed."""
 
     def __init__(
-        self, task: Task, folder: RunFolder, splits: Prepared, watcher: Watcher, started: float | None = None
+        self,
+        task: Task,
+        folder: RunFolder,
+        splits: Prepared,
+        watcher: Watcher,
+        started: float | None = None,
+        *,
+        allow_code: bool = False,
     ) -> None:
-        """`started` is when the run began (time.monotonic); None when it is continued and the time is not known."""
+        """`started` is when the run began (time.monotonic); None when it is continued and the time is not known.
+
+        Raises InputError when the task's metric does not suit its kind, or is code that is not allowed.
+        """
         self.started = started
+        given = task.prompt.json_schema
+        self.schema = given if given is not None or splits.kind != "extraction" else _schema_of(splits)
+        self.metric = choose_metric(task, splits.kind, splits.labels, self.schema, allow_code=allow_code)
+        self.told = Told.of(splits.train, self.schema, schema_given=given is not None, columns=splits.columns)
         self.task = task
         self.folder = folder
         self.splits = splits
@@ -133,23 +152,27 @@ class Workshop:
     def bench(self, test_rows: int) -> Bench:
         """What arms need: the same test subset for all, drawn before any answer is seen."""
         splits, seed = self.splits, self.task.seed
-        metric = default_metric(splits.kind) if self.task.metric == "auto" else self.task.metric
-        if metric == "accuracy" and splits.kind != "classification":
-            raise InputError(
-                "accuracy needs labels, these answers are free text", where="metric", cure="use exact-match"
-            )
-        scoring = Scoring(metric, splits.labels, self._new_tokens(), model_decoding(splits.kind))
+        decoding = model_decoding(splits.kind)
+        scoring = Scoring(self.metric, splits.labels, self._new_tokens(), decoding, splits.kind, self.schema)
         validation = stratified(splits.validation, _VALIDATION_ROWS, seed, splits.kind)
         test = stratified(splits.test, test_rows, seed, splits.kind)
-        return Bench(self.task, splits.kind, scoring, splits.train, validation, test, self.folder, self.watcher)
+        return Bench(
+            self.task, splits.kind, scoring, splits.train, validation, test, self.folder, self.watcher, self.told
+        )
 
     def _new_tokens(self) -> int:
         """Room for the longest label, or for nearly all training answers, and the end token."""
-        encode = self.local.renderer.encode_text
-        if self.splits.kind == "classification":
+        encode, kind = self.local.renderer.encode_text, self.splits.kind
+        if kind == "classification":
             return max(len(encode(label)) for label in self.splits.labels) + 4
-        lengths = sorted(len(encode(example.answer)) for example in self.splits.train)
-        return min(_MOST_NEW_TOKENS, int(lengths[int(0.99 * (len(lengths) - 1))] * 1.25) + 8)
+        lengths = sorted(len(encode(reply_text(example.reply.to_openai()))) for example in self.splits.train)
+        most = min(_MORE_NEW_TOKENS.get(kind, _MOST_NEW_TOKENS), self.local.folder.context_tokens // 2)
+        return min(most, int(lengths[int(0.99 * (len(lengths) - 1))] * 1.25) + 8)
+
+
+def _schema_of(splits: Prepared) -> dict[str, Any]:
+    """What the answers of train and validation have in common."""
+    return derived_schema([parse_json(example.answer) for example in (*splits.train, *splits.validation)])
 
 
 def make_plan(work: Workshop, clock: float) -> None:
@@ -176,7 +199,7 @@ def make_plan(work: Workshop, clock: float) -> None:
 
 def _memory(work: Workshop, bench: Bench, settings: TrainingPlan) -> MemoryPlan:
     """Micro-batches that fit this machine with the largest training that is wanted, behind the full prompt."""
-    return work.local.memory(bench.form(FULL), bench.train, _largest(work, settings), _MICRO_BATCH_TOKENS)
+    return work.local.memory(bench.form(FULL), bench.train, _largest(work, settings), _MICRO_BATCH_TOKENS, bench.kind)
 
 
 def _largest(work: Workshop, settings: TrainingPlan) -> Recipe:
@@ -235,7 +258,7 @@ def _measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: 
                 answer[name] = local.answer_rate(forms[name], sample, bench.scoring)
             batches = 1 if forms[name] is full else 3
             rows = stratified(bench.train, batches * batch_size, task.seed, bench.kind)
-            train[name] = local.training_rate(forms[name], rows, batch_size, recipe, most_tokens)
+            train[name] = local.training_rate(forms[name], rows, batch_size, recipe, most_tokens, bench.kind)
         work.watcher.advance(2)
     # Fitting grows with rows and labels; BANKING77 (9,800 rows, 77 labels) takes 11 to 15 s on one core.
     classical = 1.0 + 2.5e-5 * len(bench.train) * max(2, len(bench.scoring.labels)) if CLASSICAL in arms else 0.0

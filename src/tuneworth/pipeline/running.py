@@ -46,8 +46,16 @@ STAGES = ("audit", "split", "plan", "baseline", "train", "evaluate", "decide", "
 _LEAST_SHARE = 0.25  # of its planned time, with which a training is still begun
 
 
-def run(task: Task, *, out: Path | None = None, until: str = "report", watcher: Watcher | None = None) -> Run:
-    """Run (or continue) `task` through the stage `until` and return its folder.
+def run(
+    task: Task,
+    *,
+    out: Path | None = None,
+    until: str = "report",
+    watcher: Watcher | None = None,
+    allow_code: bool = False,
+) -> Run:
+    """Run (or continue) `task` through the stage `until` and return its folder. `allow_code` lets the task's own metric
+    run.
 
     Raises InputError for mistakes in data or task, MachineError when this machine cannot do it, RunBusyError when
     another process works on the same folder.
@@ -56,19 +64,19 @@ def run(task: Task, *, out: Path | None = None, until: str = "report", watcher: 
     _check_arms(task)
     task = pinned(task)
     with new_run(task, out) as folder:
-        _run_stages(task, folder, until, watcher or Silent(), clock)
+        _run_stages(task, folder, until, watcher or Silent(), clock, allow_code=allow_code)
     return Run(folder.path)
 
 
-def resume(path: Path, *, until: str = "report", watcher: Watcher | None = None) -> Run:
+def resume(path: Path, *, until: str = "report", watcher: Watcher | None = None, allow_code: bool = False) -> Run:
     """Continue the run in `path` through the stage `until`, with the task that it carries. Raises as `run` does."""
     clock = time.monotonic()
     with locked(RunFolder.existing(path)) as folder:
-        _run_stages(load_task(folder.task), folder, until, watcher or Silent(), clock)
+        _run_stages(load_task(folder.task), folder, until, watcher or Silent(), clock, allow_code=allow_code)
     return Run(path)
 
 
-def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clock: float) -> None:
+def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clock: float, *, allow_code: bool) -> None:
     last = STAGES.index(until)
 
     def wanted(stage: str, path: Path) -> bool:
@@ -78,7 +86,7 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
     if last < STAGES.index("plan"):
         return
     started = None if folder.plan.is_file() else clock
-    work = Workshop(task, folder, trainable(read_splits(folder)), watcher, started)
+    work = Workshop(task, folder, trainable(read_splits(folder), task), watcher, started, allow_code=allow_code)
     if wanted("plan", folder.plan):
         make_plan(work, clock)
     for name, family in arms_of(task).items():

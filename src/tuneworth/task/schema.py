@@ -4,7 +4,7 @@ the command line, the commented file that `init` writes, and the documentation r
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -73,6 +73,9 @@ class Data(Section):
 class Prompt(Section):
     system: str | None = Field(None, description="the system message you use today; ours when absent")
     labels: Literal["auto"] | list[str] = Field("auto", description="the allowed answers, or auto")
+    json_schema: dict[str, Any] | None = Field(
+        None, description="JSON Schema of extracted objects; read off the training answers when absent"
+    )
 
 
 class Decision(Section):
@@ -92,6 +95,9 @@ class Training(Section):
     method: Method = Field("auto", description="adapters (lora, rslora, dora) or all weights (full); auto is lora")
     from_: str | None = Field(
         None, alias="from", description="a run folder: its best fine-tuned arm is where training starts"
+    )
+    turns: Literal["all", "last"] = Field(
+        "all", description="which answers of a conversation are learnt; those of weight 0 never are"
     )
     epochs: float | None = Field(None, gt=0, le=50, description="passes over the training rows")
     batch_size: int | None = Field(None, ge=1, le=256, description="rows in one optimiser step")
@@ -117,7 +123,11 @@ class Task(Section):
         ["smollm2-135m-instruct"], min_length=1, max_length=1, description="the pre-trained model"
     )
     arms: Literal["auto"] | list[str] = Field("auto", description="the ways to compare, or auto for all that apply")
-    metric: Literal["auto", "accuracy", "exact-match", "rouge-l"] = Field("auto", description="how an answer is scored")
+    metric: str = Field(
+        "auto",
+        pattern=r"^[a-z][a-z0-9-]{0,39}$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="the score that the verdict is made from: auto, a name, or your own package.module:function",
+    )
     decision: Decision = Field(default_factory=Decision, description="what the verdict weighs")
     training: Training = Field(default_factory=Training, description="settings of the training; auto when absent")
     budget: Seconds = Field(600.0, gt=0, description="wall time of the whole run, for example 10m")
