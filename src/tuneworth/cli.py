@@ -220,16 +220,6 @@ def chat(
         typer.echo(answer(line.strip()))
 
 
-@app.command()
-def models(as_json: Json = False) -> None:
-    """List the models that come without a model hub."""
-    from tuneworth.models.sources import known_models
-
-    names = known_models()
-    typer.echo(json.dumps({"models": list(names)}) if as_json else "\n".join(names))
-    _say("A hub id (owner/name) or a local folder with config.json, tokenizer.json and *.safetensors works too.")
-
-
 def _stage(
     stage: str, data: Path | None, task_file: Path | None, as_json: bool, out: Path | None, overrides: dict[str, Any]
 ) -> None:
