@@ -14,7 +14,6 @@ import pytest
 from tiny import tiny_model, write_tokenizer
 from tuneworth.errors import InputError, MachineError
 from tuneworth.models import embedded as module
-from tuneworth.models import sources
 from tuneworth.models.embedded import EMBEDDED_ID, embedded_folder
 from tuneworth.models.sources import check_model_id, find_model, known_models
 from tuneworth.store.cache import MANIFEST, sha256_of
@@ -82,7 +81,7 @@ def test_a_hub_model_without_a_network_is_a_machine_error_with_a_cure(monkeypatc
         assert "*.py" not in str(options["allow_patterns"])
         raise LocalEntryNotFoundError("offline")
 
-    monkeypatch.setattr(sources, "snapshot_download", offline)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     with pytest.raises(MachineError, match="cannot be reached.*Cure:.*" + EMBEDDED_ID):
         find_model("owner/name")
 

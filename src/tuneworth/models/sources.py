@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+import huggingface_hub  # its parts are loaded when they are used, which takes 0.2 s and is seldom needed
 
 from tuneworth.errors import InputError, MachineError, nearest
 from tuneworth.models.embedded import EMBEDDED_ID, LICENCE, embedded_folder
@@ -57,10 +56,10 @@ def find_model(model: str) -> ModelFolder:
     if folder.is_dir():
         return _described(model, folder, None)
     try:
-        return _described(model, Path(snapshot_download(model, allow_patterns=_PATTERNS)), None)
-    except (HFValidationError, HfHubHTTPError) as error:
+        return _described(model, Path(huggingface_hub.snapshot_download(model, allow_patterns=_PATTERNS)), None)
+    except (huggingface_hub.errors.HFValidationError, huggingface_hub.errors.HfHubHTTPError) as error:
         raise InputError(f"the hub has no such model for you: {str(error).splitlines()[0]}", where=model) from None
-    except (LocalEntryNotFoundError, OSError):
+    except (huggingface_hub.errors.LocalEntryNotFoundError, OSError):
         raise MachineError(
             "the model is not in the cache and the hub cannot be reached",
             where=model,
