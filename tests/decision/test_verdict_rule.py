@@ -13,7 +13,7 @@ from deciding import PRICE, arm, right, verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneworth.decision import ArmResult, decide
+from tuneworth.decision import ArmResult, CurvePoint, LearningCurve, decide
 from tuneworth.task import Decision
 
 KEYS = {
@@ -53,6 +53,7 @@ ARM_KEYS = {
     "invalid",
     "robustness",
     "forgetting",
+    "out_of_scope",
 }
 
 
@@ -105,7 +106,7 @@ def test_an_undetermined_arm_of_unknown_cost_holds_up_the_verdict() -> None:
     assert any("cost of few was not measured" in sentence for sentence in found.why)
 
 
-CURVE = {"points": [{"rows": 100, "score": 0.7}], "at_double": {"gain": 0.06, "interval": [0.03, 0.09]}}
+CURVE = LearningCurve((CurvePoint(100, 0.7),), gain=0.06, interval=(0.03, 0.09))
 
 
 def test_more_data_when_doubling_is_expected_to_reach_the_required_score() -> None:

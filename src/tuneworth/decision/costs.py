@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tuneworth.decision.records import ArmResult, BreakEven, Interval, Price
+from tuneworth.decision.probes import Interval
+from tuneworth.decision.records import ArmResult, BreakEven, Price
 from tuneworth.decision.statistics import BootstrapMean
 
 SECONDS_PER_HOUR = 3600

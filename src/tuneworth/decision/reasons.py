@@ -203,13 +203,11 @@ def _still_open(case: Case) -> Iterator[str]:
 
 
 def _doubling(kind: Kind, case: Case) -> Iterator[str]:
-    at_double = (case.learning_curve or {}).get("at_double")
-    if at_double and at_double.get("gain") is not None and kind != "more-data":
-        span = f" (interval {interval_points(*at_double['interval'])})" if at_double.get("interval") else ""
-        yield (
-            "Twice the training data is expected to change the fine-tuned score by "
-            f"{points(at_double['gain'])} points{span}."
-        )
+    curve = case.learning_curve
+    if curve is not None and curve.gain is not None and kind != "more-data":
+        span = f" (interval {interval_points(*curve.interval)})" if curve.interval else ""
+        gain = f"{points(curve.gain)} points{span}"
+        yield f"Twice the training data is expected to change the fine-tuned score by {gain}."
 
 
 def _caveats(case: Case) -> Iterator[str]:

@@ -7,21 +7,49 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneworth.decision.probes import Interval, LearningCurve, Probes
 from tuneworth.task.schema import Decision
 
 Family = Literal["prompt", "fine-tune", "classical"]
 Kind = Literal["fine-tune", "prompt", "simpler-model", "more-data", "not-enough-evidence"]
 Decoding = Literal["generate", "constrained", "scored"]
 Status = Literal["done", "skipped", "failed"]
-Interval: TypeAlias = tuple[float, float]
 Floats: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrice:
+    """USD for a million tokens of a hosted model, and where the price comes from."""
+
+    usd_per_million_input: float
+    usd_per_million_output: float
+    source: str = "from the task file"
+    as_of: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """An arm's `token_price` in arm.json and verdict.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """Latency of one request and machine time per request while `requests` requests are answered at once."""
+
+    requests: int
+    seconds_p50: float
+    seconds_p95: float
+    machine_seconds_per_request: float
+
+    def to_json(self) -> dict[str, Any]:
+        """An object of an arm's `at_once` in arm.json."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -33,6 +61,8 @@ class ArmResult:
     counts are means per request, `seconds_p50` and `seconds_p95` the latency of one request,
     `machine_seconds_per_request` the machine time that one request takes when many are answered together,
     `row_seconds` that time row by row. `truncated`, `empty` and `invalid` are shares of the rows, 0..1.
+    `token_price` is set for hosted arms, which cost their tokens and no machine time here. `seed_spread` is the
+    standard deviation of the score between trainings that differ in their seed alone, seen over `seeds` of them.
     Raises ValueError when these do not fit.
     """
 
@@ -54,6 +84,10 @@ class ArmResult:
     truncated: float | None = None
     empty: float | None = None
     invalid: float | None = None
+    token_price: TokenPrice | None = None
+    at_once: tuple[AtOnce, ...] = ()
+    seed_spread: float | None = None
+    seeds: int = 1
 
     def __post_init__(self) -> None:
         if (self.status == "done") != (self.scores is not None):
@@ -182,8 +216,8 @@ class Case:
 
     `intervals` holds each done arm's interval of the mean, `totals` each arm's total cost (USD, None if
     unknown). `doubtful` holds the arms on which the verdict hangs, each with the test rows that would decide
-    (None: no number would). `learning_curve` is the object of verdict.json; `binary` says that every score is
-    right or wrong.
+    (None: no number would). `probes` holds what else was measured of arms, by name; `binary` says that every
+    score is right or wrong.
     """
 
     arms: tuple[ArmResult, ...]
@@ -198,7 +232,8 @@ class Case:
     totals: Mapping[str, float | None]
     doubtful: Mapping[str, int | None]
     break_even: BreakEven | None
-    learning_curve: Mapping[str, Any] | None
+    learning_curve: LearningCurve | None
+    probes: Mapping[str, Probes]
     looks_at_test: int
 
     @property
@@ -207,10 +242,9 @@ class Case:
         return tuple(arm for arm in self.arms if arm.done)
 
 
-def expected_after_doubling(arms: Sequence[ArmResult], learning_curve: Mapping[str, Any] | None) -> float | None:
+def expected_after_doubling(arms: Sequence[ArmResult], curve: LearningCurve | None) -> float | None:
     """Mean score expected of the best trained arm with twice the data; None when that was not measured."""
-    at_double = (learning_curve or {}).get("at_double")
     trained = [arm.mean for arm in arms if arm.done and arm.family == "fine-tune"]
-    if not at_double or at_double.get("gain") is None or not trained:
+    if curve is None or curve.gain is None or not trained:
         return None
-    return min(1.0, max(trained) + float(at_double["gain"]))
+    return min(1.0, max(trained) + curve.gain)

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import binomtest
 
-from tuneworth.decision.records import Floats, Interval
+from tuneworth.decision.probes import Interval
+from tuneworth.decision.records import Floats
 
 RESAMPLES = 9_999
 _CELLS = 2_000_000  # resampled values held in memory at once

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tuneworth.decision.costs import break_even, cost_curve, total_usd, usd_per_1k_correct, usd_per_request
 from tuneworth.decision.power import rows_to_decide, smallest_detectable_difference
+from tuneworth.decision.probes import LearningCurve, Probes
 from tuneworth.decision.reasons import explain
 from tuneworth.decision.records import (
     ArmResult,
@@ -66,7 +68,7 @@ class Verdict:
             "comparisons": [comparison.to_json() for comparison in case.comparisons],
             "break_even": case.break_even.to_json() if case.break_even else None,
             "cost_curve": [dict(point) for point in self.curve],
-            "learning_curve": dict(case.learning_curve) if case.learning_curve is not None else None,
+            "learning_curve": case.learning_curve.to_json() if case.learning_curve else None,
             "power": {"smallest_detectable_difference": self.smallest_detectable_difference},
         }
 
@@ -89,8 +91,7 @@ class Verdict:
             "truncated": arm.truncated,
             "empty": arm.empty,
             "invalid": arm.invalid,
-            "robustness": None,
-            "forgetting": None,
+            **self.case.probes.get(arm.name, Probes()).to_json(),
         }
 
 
@@ -101,11 +102,12 @@ def decide(
     metric: str,
     price: Price,
     provenance: Mapping[str, Any],
-    learning_curve: Mapping[str, Any] | None = None,
+    learning_curve: LearningCurve | None = None,
+    probes: Mapping[str, Probes] = MappingProxyType({}),
     looks_at_test: int = 1,
     seed: int = 0,
 ) -> Verdict:
-    """Weigh the arms by the rule above. `learning_curve` is the object of verdict.json, None if not measured.
+    """Weigh the arms by the rule above. `learning_curve` is None if not measured; `probes` are by arm name.
 
     Raises ValueError when arms share a name or answered different numbers of rows: a fault of the caller, not
     of the user.
@@ -134,6 +136,7 @@ def decide(
         doubtful={name: rows_to_decide(by_name[name], alpha, decision.minimum_effect) for name in doubtful},
         break_even=_break_even(done, winner, price, decision.confidence, seed),
         learning_curve=learning_curve,
+        probes=probes,
         looks_at_test=looks_at_test,
     )
     deciding = [needed for needed in case.doubtful.values() if needed is not None]
@@ -157,7 +160,7 @@ def _rule(
     comparisons: Sequence[Comparison],
     totals: Mapping[str, float | None],
     decision: Decision,
-    learning_curve: Mapping[str, Any] | None,
+    learning_curve: LearningCurve | None,
 ) -> tuple[Kind, ArmResult | None, list[str]]:
     """The verdict, the winner, and the arms on which it hangs."""
     if best is None:
