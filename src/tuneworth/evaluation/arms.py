@@ -146,6 +146,7 @@ def model_details(bench: Bench, local: LocalModel, form: PromptForm) -> dict[str
         "tools": bench.test[0].tool_definitions or None,
         "shots": [shot.id for shot in form.shots],
         "latency_seconds": local.latency(form, bench.validation, bench.scoring),
+        **({"turns": local.turn_losses(form, bench.test)} if bench.kind == "chat" else {}),
     }
 
 

@@ -180,7 +180,8 @@ def make_plan(work: Workshop, clock: float) -> None:
     """Measure this machine on these rows, choose the settings, allot the budget; write plan.json."""
     bench = work.bench(len(work.splits.test))
     chosen = continued(work.task.training, work.start)
-    settings = training_plan(chosen, train_rows=len(bench.train), width=work.local.model.config.hidden_size)
+    width = work.local.model.config.hidden_size
+    settings = training_plan(chosen, train_rows=len(bench.train), width=width, preference=bench.kind == "preference")
     disk_bytes = _disk_bytes(work, settings)
     memory = _memory(work, bench, settings)
     rates = _measure(work, bench, settings, memory.micro_batch_tokens)

@@ -64,7 +64,8 @@ def add_probes(
 
 def curve_point(bench: Bench, size: int, width: int) -> Point:
     """How a training on `size` rows is done: by the same rule as a run that had no more of them."""
-    settings = training_plan(bench.task.training, train_rows=size, width=width)
+    preference = bench.kind == "preference"
+    settings = training_plan(bench.task.training, train_rows=size, width=width, preference=preference)
     batch_size = int(settings.batch_size.value)
     return Point(math.ceil(float(settings.epochs.value) * size / batch_size), batch_size, EVALUATIONS)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tuneworth.errors import InputError, nearest
 from tuneworth.evaluation.metrics.calls import calls_kit
+from tuneworth.evaluation.metrics.chats import chat_kit
 from tuneworth.evaluation.metrics.finals import finals_kit
 from tuneworth.evaluation.metrics.labels import label_kit
 from tuneworth.evaluation.metrics.labelsets import label_set_kit
@@ -61,4 +62,4 @@ def _kit(kind: str, labels: Sequence[str], schema: Mapping[str, Any] | None) -> 
         return calls_kit()
     if kind == "preference":
         return pair_kit()
-    return text_kit()
+    return chat_kit() if kind == "chat" else text_kit()
