@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tuneworth.data.example import Example
+from tuneworth.evaluation.forms import Form
 from tuneworth.evaluation.metrics import Metric, score
-from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.evaluation.records import Answer, Decoding, RawAnswer
 from tuneworth.inference import Chat, Engine
 from tuneworth.models.adapters import Adapter, Model
@@ -81,6 +82,11 @@ class LocalModel:
         self._device = device
 
     @property
+    def name(self) -> str:
+        """The id of the pre-trained model."""
+        return self.folder.id
+
+    @property
     def model(self) -> Adapter | Model:
         """The model as it answers now: tuned, if a tuning is on."""
         return self._tuned.model if self._tuned else self._base
@@ -110,7 +116,7 @@ class LocalModel:
 
     def answer(
         self,
-        form: PromptForm,
+        form: Form,
         examples: Sequence[Example],
         scoring: Scoring,
         on_done: Quiet = lambda rows: None,
@@ -150,7 +156,7 @@ class LocalModel:
                 seconds=found.seconds,
             )
 
-    def latency(self, form: PromptForm, examples: Sequence[Example], scoring: Scoring) -> dict[str, float]:
+    def latency(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> dict[str, float]:
         """Median and 95th percentile of the seconds of single requests, one after the other, nothing kept between."""
         seconds = []
         for example in examples[:_LATENCY_ROWS]:
@@ -162,7 +168,23 @@ class LocalModel:
         cuts = statistics.quantiles(seconds, n=20, method="inclusive") if len(seconds) > 1 else seconds * 19
         return {"p50": statistics.median(seconds), "p95": cuts[18]}
 
-    def training_rows(self, form: PromptForm, examples: Sequence[Example]) -> tuple[list[Row], list[str]]:
+    def suited(self, scoring: Scoring) -> Scoring:
+        """`scoring` itself: weights in memory can be held to the labels."""
+        return scoring
+
+    def details(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> dict[str, Any]:
+        """The model by its hash, and its latency."""
+        return {
+            "model": self.name,
+            "model_sha256": self.folder.sha256,
+            "latency_seconds": self.latency(form, examples, scoring),
+        }
+
+    def usd(self, answers: Sequence[RawAnswer]) -> float | None:
+        """Nothing: these answers cost machine time only."""
+        return 0.0
+
+    def training_rows(self, form: Form, examples: Sequence[Example]) -> tuple[list[Row], list[str]]:
         """Rows of token ids, and the ids of examples that do not fit the context whole (never cut, LAW 13)."""
         rows, too_long = [], []
         for example in examples:
@@ -174,7 +196,7 @@ class LocalModel:
                 rows.append(Row(example.id, rendered.ids, rendered.trained))
         return rows, too_long
 
-    def fit(self, form: PromptForm, rows: Sequence[Row], validation: Sequence[Example], fit: Fit) -> Outcome:
+    def fit(self, form: Form, rows: Sequence[Row], validation: Sequence[Example], fit: Fit) -> Outcome:
         """Train the tuning that is on the model; the best step by score on `validation` is what remains."""
         model = self._on().model
         held_out, _ = self.training_rows(form, validation)
@@ -189,7 +211,7 @@ class LocalModel:
         return self._train(rows, answer_loss, row_packs, evaluate, fit)
 
     def preference_pairs(
-        self, form: PromptForm, examples: Sequence[Example], rejected: Sequence[str]
+        self, form: Form, examples: Sequence[Example], rejected: Sequence[str]
     ) -> tuple[list[Pair], list[str]]:
         """Each example's answer against the worse one in `rejected`; and ids of pairs too long (never cut, LAW 19)."""
         pairs, too_long = [], []
@@ -227,7 +249,7 @@ class LocalModel:
         with recomputed(tuned.model) if fit.recompute else nullcontext():
             return train(tuned.model, tuned.parameters, rows, fit.settings, loss, hooks, fit.resume, batches=batches)
 
-    def memory(self, form: PromptForm, examples: Sequence[Example], recipe: Recipe, wanted_tokens: int) -> MemoryPlan:
+    def memory(self, form: Form, examples: Sequence[Example], recipe: Recipe, wanted_tokens: int) -> MemoryPlan:
         """How a training by `recipe` on `examples` fits this machine's free memory; the longest texts are looked at."""
         longest = sorted(examples, key=lambda e: len(e.answer) + sum(len(m.content) for m in e.messages))[-_LONGEST:]
         rows, _ = self.training_rows(form, longest)
@@ -251,7 +273,7 @@ class LocalModel:
 
     def scored(
         self,
-        form: PromptForm,
+        form: Form,
         examples: Sequence[Example],
         scoring: Scoring,
         on_done: Quiet = lambda rows: None,
@@ -260,7 +282,7 @@ class LocalModel:
         raw = self.answer(form, examples, scoring, on_done)
         return score(examples, raw, scoring.metric, scoring.labels)
 
-    def answer_rate(self, form: PromptForm, examples: Sequence[Example], scoring: Scoring) -> Rate:
+    def answer_rate(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> Rate:
         """Measured wall seconds of answering: once for the shared beginning, and for each row."""
         few = max(1, len(examples) // 4)
         seconds = []
@@ -272,7 +294,7 @@ class LocalModel:
         return Rate(once=max(0.0, seconds[0] - few * a_row), a_row=a_row)
 
     def training_rate(
-        self, form: PromptForm, examples: Sequence[Example], batch_size: int, recipe: Recipe, most_tokens: int = 4096
+        self, form: Form, examples: Sequence[Example], batch_size: int, recipe: Recipe, most_tokens: int = 4096
     ) -> float:
         """Measured wall seconds per row of a training step on a throw-away tuning: the median over batches.
 
