@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tuneworth.errors import InputError
-from tuneworth.plan import Prompts, Rate, Rates, Rows, allot, rounds, rows_asked, training_plan
+from tuneworth.plan import Prompts, Rate, Rates, Rows, allot, training_plan
 from tuneworth.task import Training
 
 ROWS = Rows(train=1000, validation=100, test=400)

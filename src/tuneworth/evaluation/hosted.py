@@ -54,6 +54,7 @@ class HostedModel:
         self._chat = chat
         self._replies = replies
         self._provider = provider
+        self._counts_tokens = True
 
     @property
     def name(self) -> str:
@@ -86,7 +87,10 @@ class HostedModel:
             on_done(1)
 
         fresh = dict(zip(order, self._chat.ask_all(list(new.values()), keep), strict=True))
-        return [fresh[key] if key in fresh else Reply(**(self._replies.get(key) or {})) for key in keys]
+        replies = [fresh[key] if key in fresh else Reply(**(self._replies.get(key) or {})) for key in keys]
+        if any(reply.error is None and None in (reply.input_tokens, reply.output_tokens) for reply in replies):
+            self._counts_tokens = False
+        return replies
 
     def answer_rate(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> Rate:
         """Wall seconds a row, from a few requests (kept like all others), and the first look at the endpoint.
@@ -115,11 +119,13 @@ class HostedModel:
             "model": self.name,
             "provider": {"name": self._chat.endpoint.name, "base_url": known.base_url, "model": known.model},
             "token_price": self._prices(),
+            "machine_seconds_per_request": None,  # not this machine's
+            **({} if self._counts_tokens else {"input_tokens": None, "output_tokens": None}),
             "latency_seconds": {"p50": statistics.median(seconds), "p95": cuts[18]} if seconds else {},
         }
 
     def usd(self, answers: Sequence[RawAnswer]) -> float | None:
-        """Tokens at the provider's prices; None without prices."""
+        """Tokens at the provider's prices; None without prices, or where the endpoint counts no tokens."""
         prices = self._prices()
         if prices is None:
             return None
@@ -129,7 +135,7 @@ class HostedModel:
 
     def _prices(self) -> dict[str, float] | None:
         read, written = self._provider.usd_per_million_input, self._provider.usd_per_million_output
-        if read is None or written is None:
+        if read is None or written is None or not self._counts_tokens:
             return None
         return {"usd_per_million_input": read, "usd_per_million_output": written}
 

@@ -76,11 +76,12 @@ class RetrievedForm:
         return self.base.opening()
 
 
-def retrieved_forms(
-    base: PromptForm, neighbours: Neighbours, counts: Sequence[int] = NEIGHBOURS
-) -> list[RetrievedForm]:
-    """`base` with each number of retrieved rows."""
-    return [RetrievedForm(f"{base.name}, {count} retrieved", base, neighbours, count) for count in counts]
+def retrieved_forms(full: PromptForm, short: PromptForm, neighbours: Neighbours) -> list[RetrievedForm]:
+    """4 or 8 retrieved rows behind the full prompt or the short one, the dearest last: examples tell much of the task,
+    and small models do better without a list of labels before them.
+    """
+    order = [(full, 4), (short, 4), (short, 8), (full, 8)]
+    return [RetrievedForm(f"{base.name}, {count} retrieved", base, neighbours, count) for base, count in order]
 
 
 def _by_characters(texts: Sequence[str]) -> Callable[[str], NDArray[np.float32]]:

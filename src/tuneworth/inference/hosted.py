@@ -67,11 +67,10 @@ class HostedChat:
         self._timeout = timeout_seconds
         # Everything is named, so that nothing meant for another endpoint is read from OPENAI_* variables.
         without = ["OpenAI-Organization", "OpenAI-Project", *([] if endpoint.key else ["Authorization"])]
-        omitted: Any = dict.fromkeys(without, openai.omit)
+        self._without: Any = dict.fromkeys(without, openai.omit)
         self._client = openai.OpenAI(
             base_url=endpoint.base_url,
             api_key=endpoint.key or "none",
-            default_headers=omitted,
             timeout=timeout_seconds,
             max_retries=retries,
         )
@@ -120,6 +119,7 @@ class HostedChat:
                 raw = self._client.chat.completions.with_raw_response.create(
                     model=self.endpoint.model,
                     messages=[dict(message) for message in request.messages],  # type: ignore[misc]
+                    extra_headers=self._without,
                     **options,
                 )
                 return bytes(raw.http_response.content)

@@ -24,7 +24,9 @@ def completion(text: str | None, finish: str | None = "stop", **message: Any) ->
     """A chat.completion that says `text`."""
     return {
         "id": "c", "object": "chat.completion", "created": 1, "model": "m",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}],
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
+        ],
         "usage": {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14},
     }  # fmt: skip
 
