@@ -108,7 +108,7 @@ def allot(
     times. `prompts` are the prompting arms in order of cost. Raises InputError when the time is too short to answer
     even the smallest subset of the test rows.
     """
-    left = budget_seconds - spent_seconds - max(_RESERVE_SECONDS, _RESERVE_SHARE * budget_seconds)
+    left = budget_seconds - spent_seconds - reserve_seconds(budget_seconds)
     left -= rates.classical
     needed = {arm: prompt.forms[-1] for arm, prompt in prompts.items() if not prompt.optional}
     choosing = sum(_choosing(rates.answer[arm], forms, rows.validation) for arm, forms in needed.items())
@@ -216,6 +216,11 @@ def _choosing(rate: Rate, forms: int, validation_rows: int) -> float:
 def _asking(rate: Rate, forms: int, rows: Rows) -> float:
     """Seconds of a prompting arm: choosing among `forms` on validation, and answering test."""
     return _choosing(rate, forms, rows.validation) + rate.seconds(rows.test)
+
+
+def reserve_seconds(budget_seconds: float) -> float:
+    """What is kept back for verdict, report, saving, and machines that are never quite even."""
+    return max(_RESERVE_SECONDS, _RESERVE_SHARE * budget_seconds)
 
 
 def _test_rows(left: float, choosing: float, per_row: float, available: int) -> int:
