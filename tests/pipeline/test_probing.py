@@ -27,7 +27,7 @@ from tuneworth.pipeline.probing import Clock, forgetting_json, robustness_json
 from tuneworth.plan.probing import PROBES
 from tuneworth.task import load_task
 
-ARMS = ("tfidf", "few-shot", "lora-short")
+ARMS = ("classical", "few-shot", "lora-short")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_every_arm_is_asked_in_the_ways_that_apply_to_it(place: Path) -> None:
     shots = len(run.arm("few-shot")["shots"])
     assert shots > 1
     wanted = {
-        "tfidf": requests, "lora-short": requests | instructions, "few-shot": requests | instructions | rest
+        "classical": requests, "lora-short": requests | instructions, "few-shot": requests | instructions | rest
     }  # fmt: skip
     for arm in ARMS:
         altered = read(run.folder.arm(arm) / "robustness.json")
@@ -112,7 +112,7 @@ def test_the_curve_has_its_points_and_leaves_no_weights(place: Path) -> None:
     assert train < rows
     for path, arm in (
         (run.folder.learning_curve, "lora-short"),
-        (run.folder.arm("tfidf") / "learning_curve.json", "tfidf"),
+        (run.folder.arm("classical") / "learning_curve.json", "tfidf"),
     ):
         curve = read(path)
         assert curve["arm"] == arm
@@ -157,7 +157,7 @@ def test_law_9_an_interrupted_probe_goes_on_with_the_next_part(place: Path, tmp_
     with pytest.raises(Interrupted):
         running.resume(other, watcher=StopsAt("altered requests: lora-short"))
     done = list(other.glob("arms/*/robustness.json"))
-    assert {path.parent.name for path in done} == {"tfidf", "few-shot"}
+    assert {path.parent.name for path in done} == {"classical", "few-shot"}
     before = [path.stat().st_mtime_ns for path in done]
     again = StopsAt("nothing")
     running.resume(other, watcher=again)
@@ -229,18 +229,18 @@ def test_a_training_cut_short_is_no_point_of_the_curve() -> None:
 def test_a_rise_of_the_loss_is_paired_and_of_all_tokens() -> None:
     before = Knowledge((10.0, 60.0, 21.0), (10, 30, 10), (True, True, False, True))
     after = Knowledge((12.0, 66.0, 22.0), (10, 30, 10), (True, False, False, True))
-    found = forgetting_json(before, after, 0.95, 0)
+    found = forgetting_json(before, after, 0.95)
     assert found["loss_before"] == pytest.approx(91 / 50)
     assert found["loss_rise"] == pytest.approx(found["loss_after"] - found["loss_before"]) == pytest.approx(9 / 50)
     low, high = found["loss_rise_interval"]
     assert low < 9 / 50 < high
     assert (found["choice_before"], found["choice_after"]) == (0.75, 0.5)
-    same = forgetting_json(before, before, 0.95, 0)
+    same = forgetting_json(before, before, 0.95)
     assert (same["loss_rise"], same["loss_rise_interval"]) == (0, (0, 0))
 
 
 def test_a_loss_under_alteration_is_negative_and_paired() -> None:
     shaken = Shaken(PERTURBATIONS[0], (1.0, 0.0, 0.0, 1.0), 0.5)
-    found = robustness_json(Robustness((1.0, 1.0, 0.0, 1.0), (shaken,)), 0.95, 0)["typos"]
+    found = robustness_json(Robustness((1.0, 1.0, 0.0, 1.0), (shaken,)), 0.95)["typos"]
     assert (found["score"], found["difference"], found["changed"], found["rows"]) == (0.5, -0.25, 0.5, 4)
     assert found["interval"][0] < -0.25 < found["interval"][1]

@@ -14,9 +14,10 @@ from typing import Any
 
 from tuneworth.data.example import Example
 from tuneworth.errors import InputError
+from tuneworth.evaluation.forms import Form
 from tuneworth.evaluation.metrics import Metric, score
 from tuneworth.evaluation.metrics.pairs import preferred
-from tuneworth.evaluation.prompts import PromptForm
+from tuneworth.evaluation.prompts import conversation
 from tuneworth.evaluation.records import Answer, Decoding, RawAnswer
 from tuneworth.inference import Chat, Engine
 from tuneworth.models.adapters import Adapter, Model
@@ -91,6 +92,11 @@ class LocalModel:
         self._device = device
 
     @property
+    def name(self) -> str:
+        """The id of the pre-trained model."""
+        return self.folder.id
+
+    @property
     def model(self) -> Adapter | Model:
         """The model as it answers now: tuned, if a tuning is on."""
         return self._tuned.model if self._tuned else self._base
@@ -120,7 +126,7 @@ class LocalModel:
 
     def answer(
         self,
-        form: PromptForm,
+        form: Form,
         examples: Sequence[Example],
         scoring: Scoring,
         on_done: Quiet = lambda rows: None,
@@ -140,7 +146,7 @@ class LocalModel:
             for ids, error in asked
         ]
 
-    def _asked(self, form: PromptForm, example: Example, room: int) -> tuple[list[int], str | None]:
+    def _asked(self, form: Form, example: Example, room: int) -> tuple[list[int], str | None]:
         """The prompt of a row, and why it cannot be asked."""
         try:
             prompt = self.renderer.prompt(form.messages(example), example.tool_definitions)
@@ -168,7 +174,7 @@ class LocalModel:
                 seconds=found.seconds,
             )
 
-    def latency(self, form: PromptForm, examples: Sequence[Example], scoring: Scoring) -> dict[str, float]:
+    def latency(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> dict[str, float]:
         """Median and 95th percentile of the seconds of single requests, one after the other, nothing kept between."""
         seconds = []
         for example in examples[:_LATENCY_ROWS]:
@@ -180,17 +186,31 @@ class LocalModel:
         cuts = statistics.quantiles(seconds, n=20, method="inclusive") if len(seconds) > 1 else seconds * 19
         return {"p50": statistics.median(seconds), "p95": cuts[18]}
 
+    def suited(self, scoring: Scoring) -> Scoring:
+        """`scoring` itself: weights in memory can be held to the labels."""
+        return scoring
+
+    def details(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> dict[str, Any]:
+        """The model by its hash, and its latency."""
+        return {
+            "model": self.name,
+            "model_sha256": self.folder.sha256,
+            "latency_seconds": self.latency(form, examples, scoring),
+        }
+
+    def usd(self, answers: Sequence[RawAnswer]) -> float | None:
+        """Nothing: these answers cost machine time only."""
+        return 0.0
+
     def learnable(
-        self, form: PromptForm, examples: Sequence[Example], kind: str, turns: str = "all"
+        self, form: Form, examples: Sequence[Example], kind: str, turns: str = "all"
     ) -> tuple[Sequence[Trainable], list[str]]:
         """What a training of this kind learns from, rows or pairs, and the ids of examples that are too long."""
         if kind == "preference":
             return self.preference_pairs(form, examples)
         return self.training_rows(form, examples, turns)
 
-    def training_rows(
-        self, form: PromptForm, examples: Sequence[Example], turns: str = "all"
-    ) -> tuple[list[Row], list[str]]:
+    def training_rows(self, form: Form, examples: Sequence[Example], turns: str = "all") -> tuple[list[Row], list[str]]:
         """Rows of token ids, and the ids of examples that do not fit the context whole (never cut, LAW 13).
 
         `turns` says which of a conversation's answers are learnt, `all` of those whose weight is not 0 or the `last`.
@@ -198,7 +218,7 @@ class LocalModel:
         """
         rows, too_long = [], []
         for example in examples:
-            messages, places = form.conversation(example, turns)
+            messages, places = conversation(form, example, turns)
             with _row_named(example):
                 rendered = self.renderer.conversation(messages, places, example.tool_definitions)
             if max(len(each.ids) for each in rendered) > self.folder.context_tokens:
@@ -207,12 +227,12 @@ class LocalModel:
                 rows += [Row(example.id, each.ids, each.trained) for each in rendered]
         return rows, too_long
 
-    def turn_losses(self, form: PromptForm, examples: Sequence[Example]) -> list[dict[str, float]]:
+    def turn_losses(self, form: Form, examples: Sequence[Example]) -> list[dict[str, float]]:
         """Of each turn of conversations (the first answer, the second, ...) the loss in nats per token of the wanted
         answers, as one sum over rows divided once; on the first rows only, since everything is read again."""
         rows: dict[str, Row] = {}
         for number, example in enumerate(examples[:_TURN_ROWS]):
-            messages, places = form.conversation(example)
+            messages, places = conversation(form, example)
             for turn, place in enumerate(places, 1):
                 rendered = self.renderer.training(messages[: place + 1], example.tool_definitions)
                 if len(rendered.ids) <= self.folder.context_tokens:
@@ -243,7 +263,7 @@ class LocalModel:
         losses = row_losses(self.model, rows, _SURPRISE_TOKENS, self._device)
         return [(loss, row.trained_tokens) for loss, row in zip(losses, rows, strict=True)]
 
-    def fit(self, form: PromptForm, rows: Sequence[Trainable], validation: Sequence[Example], fit: Fit) -> Outcome:
+    def fit(self, form: Form, rows: Sequence[Trainable], validation: Sequence[Example], fit: Fit) -> Outcome:
         """Train the tuning that is on the model; the best step by score on `validation` is what remains."""
         if fit.scoring.kind == "preference":
             pairs = [row for row in rows if isinstance(row, Pair)]
@@ -260,7 +280,7 @@ class LocalModel:
 
         return self._train(rows, answer_loss, row_packs, evaluate, fit)
 
-    def preference_pairs(self, form: PromptForm, examples: Sequence[Example]) -> tuple[list[Pair], list[str]]:
+    def preference_pairs(self, form: Form, examples: Sequence[Example]) -> tuple[list[Pair], list[str]]:
         """Each example's answer against its rejected one; and ids of pairs too long (never cut, LAW 19).
 
         Raises InputError, naming the row, when it has no rejected answer or the chat template refuses it.
@@ -275,7 +295,7 @@ class LocalModel:
                     pairs.append(Pair.of(*rows))
         return pairs, too_long
 
-    def _pair(self, form: PromptForm, example: Example) -> list[Row]:
+    def _pair(self, form: Form, example: Example) -> list[Row]:
         if example.rejected is None:
             raise InputError("the row has no rejected answer", cure="leave it out, or name the column that holds it")
         rows = []
@@ -285,7 +305,7 @@ class LocalModel:
             rows.append(Row(example.id, rendered.ids, rendered.trained))
         return rows
 
-    def _preferred(self, form: PromptForm, examples: Sequence[Example], on_done: Quiet) -> list[RawAnswer]:
+    def _preferred(self, form: Form, examples: Sequence[Example], on_done: Quiet) -> list[RawAnswer]:
         """Which answer of each pair is likelier, with the margin in nats; a pair that is too long is an error."""
         pairs, too_long = self.preference_pairs(form, examples)
         known = {pair.id: pair for pair in pairs}
@@ -325,7 +345,7 @@ class LocalModel:
             return train(tuned.model, tuned.parameters, rows, fit.settings, loss, hooks, fit.resume, batches=batches)
 
     def memory(
-        self, form: PromptForm, examples: Sequence[Example], recipe: Recipe, wanted_tokens: int, kind: str
+        self, form: Form, examples: Sequence[Example], recipe: Recipe, wanted_tokens: int, kind: str
     ) -> MemoryPlan:
         """How a training by `recipe` on `examples` fits this machine's free memory; the longest texts are looked at."""
         rows, _ = self.learnable(form, sorted(examples, key=_letters)[-_LONGEST:], kind)
@@ -349,7 +369,7 @@ class LocalModel:
 
     def scored(
         self,
-        form: PromptForm,
+        form: Form,
         examples: Sequence[Example],
         scoring: Scoring,
         on_done: Quiet = lambda rows: None,
@@ -358,7 +378,7 @@ class LocalModel:
         raw = self.answer(form, examples, scoring, on_done)
         return score(examples, raw, scoring.metric)
 
-    def answer_rate(self, form: PromptForm, examples: Sequence[Example], scoring: Scoring) -> Rate:
+    def answer_rate(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> Rate:
         """Measured wall seconds of answering: once for the shared beginning, and for each row."""
         few = max(1, len(examples) // 4)
         seconds = []
@@ -370,7 +390,7 @@ class LocalModel:
         return Rate(once=max(0.0, seconds[0] - few * a_row), a_row=a_row)
 
     def training_rate(
-        self, form: PromptForm, examples: Sequence[Example], batch_size: int, recipe: Recipe, most_tokens: int = 4096,
+        self, form: Form, examples: Sequence[Example], batch_size: int, recipe: Recipe, most_tokens: int = 4096,
         kind: str = "generation",
     ) -> float:  # fmt: skip
         """Measured wall seconds per example of a training step on a throw-away tuning: the median over batches.

@@ -53,6 +53,8 @@ def probed_model(bench: Bench, record: Mapping[str, Any], local: LocalModel) -> 
     Its confidence is p(answer and its end | prompt) for labels, by which a model that is made to choose one also tells
     how willingly it wrote it, and for free text the geometric mean of its tokens' p.
     """
+    if record.get("provider"):
+        raise ValueError("a hosted model is paid for each request, so it is not asked more than the arm needs")
     form = form_of(bench, record)
     tuned = record["family"] == "fine-tune"
     with local.tuned(bench.folder.arm(record["name"]) / "model") if tuned else nullcontext():

@@ -6,13 +6,16 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneworth.data.example import Example, Message
 from tuneworth.evaluation.metrics.labels import none_label
 from tuneworth.evaluation.metrics.schemas import described
 from tuneworth.evaluation.strata import stratum
 from tuneworth.task import Task
+
+if TYPE_CHECKING:
+    from tuneworth.evaluation.forms import Form
 
 FULL, SHORT = "full", "short"
 Shown = list[dict[str, Any]]
@@ -77,15 +80,6 @@ class PromptForm:
         """The conversation that asks for `example`'s answer."""
         return place(self.opening(), [_shown(m) for m in example.messages], keeps_own=self.keeps_own_system)
 
-    def conversation(self, example: Example, turns: str = "all") -> tuple[Shown, list[int]]:
-        """The same with the wanted answer behind it, and the places of the assistant messages that are to be learnt:
-        all of the row's own (not those of examples) whose weight is not 0, or only the `last` of them."""
-        asked = self.messages(example)
-        spoken = [m for m in example.conversation if m.role != "system" or m is not example.conversation[0]]
-        before = len(asked) + 1 - len(spoken)
-        learnt = [before + n for n, m in enumerate(spoken) if m.role == "assistant" and m.weight != 0]
-        return [*asked, _shown(example.reply)], learnt[-1:] if turns == "last" else learnt
-
     def opening(self) -> Shown:
         """What comes before any row: the system text, if the form has one, and the examples."""
         shown: Shown = [{"role": "system", "content": self.system}] if self.system else []
@@ -97,6 +91,16 @@ class PromptForm:
     def keeps_own_system(self) -> bool:
         """Whether a system message that stands before the row's others is kept."""
         return self.keeps_own or self.system is None
+
+
+def conversation(form: Form, example: Example, turns: str = "all") -> tuple[Shown, list[int]]:
+    """What `form` asks with the wanted answer behind it, and the places of the assistant messages that are learnt: all
+    of the row's own (not those of examples) whose weight is not 0, or only the `last` of them."""
+    asked = form.messages(example)
+    spoken = [m for n, m in enumerate(example.conversation) if n or m.role != "system"]
+    before = len(asked) + 1 - len(spoken)
+    learnt = [before + n for n, m in enumerate(spoken) if m.role == "assistant" and m.weight != 0]
+    return [*asked, _shown(example.reply)], learnt[-1:] if turns == "last" else learnt
 
 
 def place(opening: Sequence[Mapping[str, Any]], messages: Sequence[Mapping[str, Any]], *, keeps_own: bool) -> Shown:

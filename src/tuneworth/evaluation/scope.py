@@ -54,7 +54,7 @@ class Strangers:
 def strangers(bench: Bench, probed: Probed, advance: Callable[[int], None] = lambda units: None) -> Strangers:
     """Ask the built-in requests of an arm; the bar moves twice."""
     requests = general_requests()
-    labels = bench.scoring.labels if bench.kind == "classification" else ()
+    labels = bench.classes
     answers = probed.ask(probed.form, requests)
     advance(1)
     met = Counter(how_met(answer, labels) for answer in answers)

@@ -14,8 +14,8 @@ from typing import Any
 from tuneworth.data.example import Example
 from tuneworth.errors import TuneworthError
 from tuneworth.evaluation.arms import Bench, answered, finish, model_details
+from tuneworth.evaluation.forms import Form
 from tuneworth.evaluation.local import Fit, LocalModel
-from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.evaluation.tracking import tracking
 from tuneworth.models.checkpoints import load_tensors, save_tensors
 from tuneworth.models.tuning import Recipe, Tuned
@@ -32,7 +32,7 @@ _VALUES = ("step", "best_step", "best_score", "seconds", "improved_step", "recen
 class Job:
     """How an arm is trained: prompt form, loop settings, recipe (whose seed is the first of `seeds`), provenance."""
 
-    form: PromptForm
+    form: Form
     settings: Settings
     recipe: Recipe
     seeds: int = 1

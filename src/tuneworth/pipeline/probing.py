@@ -27,7 +27,8 @@ from tuneworth.evaluation.robustness import ROWS, Robustness, applicable, robust
 from tuneworth.evaluation.scope import Strangers, strangers
 from tuneworth.evaluation.tuned import Job
 from tuneworth.pipeline.curve_drawing import draw_classical_curve, draw_curve
-from tuneworth.pipeline.planning import ARMS, Workshop
+from tuneworth.pipeline.ladder import arms_of
+from tuneworth.pipeline.planning import Workshop
 from tuneworth.pipeline.probe_planning import predicted
 from tuneworth.plan.budget import reserve_seconds
 from tuneworth.plan.probing import (
@@ -88,7 +89,7 @@ class Stage:
     def records(self) -> list[dict[str, Any]]:
         """arm.json of every arm that is done."""
         folder = self.work.folder
-        found = [read_arm(folder, name) for name in ARMS if folder.arm_record(name).is_file()]
+        found = [read_arm(folder, name) for name in arms_of(self.work.task) if folder.arm_record(name).is_file()]
         return [record for record in found if record["status"] == "done"]
 
     @contextmanager

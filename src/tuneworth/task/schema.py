@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
 Kind = Literal[
     "auto", "classification", "multilabel", "extraction", "generation", "reasoning", "chat", "tools", "preference"
@@ -78,6 +79,27 @@ class Prompt(Section):
     )
 
 
+class Provider(Section):
+    base_url: str = Field(description="where the endpoint is, for example https://api.openai.com/v1")
+    model: str = Field(min_length=1, description="the model's name there")
+    api_key_env: str | None = Field(None, description="environment variable that holds the key; none is sent if absent")
+    usd_per_million_input: float | None = Field(None, ge=0, description="price of a million tokens read")
+    usd_per_million_output: float | None = Field(None, ge=0, description="price of a million tokens written")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("an address that begins with http:// or https:// is needed")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("a key in the address would be written to files; name its variable in api_key_env")
+        return value.rstrip("/")
+
+
+ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
+
+
 class Decision(Section):
     minimum_effect: float = Field(0.01, ge=0, le=1, description="smallest score difference that matters to you")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="confidence of every interval")
@@ -130,6 +152,9 @@ class Task(Section):
     prompt: Prompt = Field(default_factory=Prompt, description="what the model is told")
     models: list[str] = Field(
         ["smollm2-135m-instruct"], min_length=1, max_length=1, description="the pre-trained model"
+    )
+    providers: dict[ProviderName, Provider] = Field(
+        {}, description="hosted models to compare: name: {base_url, model, api_key_env, prices}"
     )
     arms: Literal["auto"] | list[str] = Field("auto", description="the ways to compare, or auto for all that apply")
     metric: str = Field(
