@@ -7,7 +7,6 @@ import torch
 
 from tiny import KINDS, plain_greedy, plain_twin, random_ids, tiny_model
 from tuneworth.inference import Engine
-from tuneworth.inference.cache import Recorder
 from tuneworth.models import attention
 
 NEVER = 10**6  # an end token that no model writes
@@ -33,7 +32,7 @@ def test_law_6_32_and_34_batched_with_a_cache_equals_argmax_by_argmax(kind: str,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_6_long_prompts_take_the_fused_path_and_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_PLAIN_ROW_TOKENS", 8)
+    monkeypatch.setattr(attention, "_TILE_SCORES", 300)
     model = tiny_model(kind)
     twin = plain_twin(model)
     prompts = uneven(3)
@@ -163,9 +162,3 @@ def test_sampling_follows_the_models_distribution() -> None:
     top = int(wanted.argmax())
     share = drawn.count(top) / len(drawn)
     assert share == pytest.approx(float(wanted[top]), abs=4 * (0.25 / 300) ** 0.5)
-
-
-def test_a_recorder_refuses_layers_out_of_order() -> None:
-    state = torch.zeros(1, 2, 3, 8)
-    with pytest.raises(ValueError, match="order"):
-        Recorder().attend(1, state, state, state, 1.0, None)
