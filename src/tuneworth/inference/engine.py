@@ -14,7 +14,6 @@ from tuneworth.inference.batch import Batch, Generation, Limits, Request
 from tuneworth.inference.cache import Prefix, RowCache, token_bytes
 from tuneworth.inference.choosing import ChoiceTree
 from tuneworth.inference.prefixes import PrefixTree
-from tuneworth.inference.sampling import Sampling
 from tuneworth.models.packed import decoder_of
 
 CACHE_BYTES = 1 << 29
@@ -86,15 +85,8 @@ class Engine:
                 on_done(len(answers) - before)
         return [answers[index] for index in range(len(requests))]
 
-    def stream(
-        self, prompt: Sequence[int], *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0
-    ) -> Iterator[int]:
-        """Yield tokens one by one until the end token; sampled when `temperature` is over 0, reproducible by `seed`."""
-        sampling = Sampling(temperature=temperature, seed=seed)
-        yield from self.stream_request(Request(prompt, max_new_tokens, sampling, remember=True))
-
-    def stream_request(self, request: Request) -> Iterator[int]:
-        """The tokens of one answer as they come."""
+    def stream(self, request: Request) -> Iterator[int]:
+        """The tokens of one answer as they come, the end token not included."""
         batch = self.batch([request])
         batch.add(request)
         while batch.busy:
