@@ -65,7 +65,7 @@ def serving(speak: Speak) -> Iterator[Endpoint]:
             content = self.rfile.read(int(self.headers.get("content-length") or 0))
             is_json = self.headers.get("content-type", "").startswith("application/json")
             body = json.loads(content) if content and is_json else content
-            got.append((self.command, self.path, body, dict(self.headers)))
+            got.append((self.command, self.path, body, {k.lower(): v for k, v in self.headers.items()}))
             said = speak(self.command, self.path, body)
             said = said if isinstance(said, Said) else Said(said)
             sent = said.body if isinstance(said.body, bytes) else json.dumps(said.body).encode()
