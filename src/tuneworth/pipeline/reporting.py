@@ -9,7 +9,6 @@ from tuneworth.store.atomic import read_json, read_jsonl, write_text
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import load_task
 
-
 _SHOWN = ("raw", "parsed", "score", "finish_reason", "error")
 """What the report tells of an answer."""
 
