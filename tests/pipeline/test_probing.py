@@ -27,7 +27,7 @@ from tuneworth.pipeline.probing import Clock, forgetting_json, robustness_json
 from tuneworth.plan.probing import PROBES
 from tuneworth.task import load_task
 
-ARMS = ("tfidf", "few-shot", "lora-short")
+ARMS = ("classical", "few-shot", "lora-short")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_every_arm_is_asked_in_the_ways_that_apply_to_it(place: Path) -> None:
     shots = len(run.arm("few-shot")["shots"])
     assert shots > 1
     wanted = {
-        "tfidf": requests, "lora-short": requests | instructions, "few-shot": requests | instructions | rest
+        "classical": requests, "lora-short": requests | instructions, "few-shot": requests | instructions | rest
     }  # fmt: skip
     for arm in ARMS:
         altered = read(run.folder.arm(arm) / "robustness.json")
@@ -112,7 +112,7 @@ def test_the_curve_has_its_points_and_leaves_no_weights(place: Path) -> None:
     assert train < rows
     for path, arm in (
         (run.folder.learning_curve, "lora-short"),
-        (run.folder.arm("tfidf") / "learning_curve.json", "tfidf"),
+        (run.folder.arm("classical") / "learning_curve.json", "tfidf"),
     ):
         curve = read(path)
         assert curve["arm"] == arm
@@ -157,7 +157,7 @@ def test_law_9_an_interrupted_probe_goes_on_with_the_next_part(place: Path, tmp_
     with pytest.raises(Interrupted):
         running.resume(other, watcher=StopsAt("altered requests: lora-short"))
     done = list(other.glob("arms/*/robustness.json"))
-    assert {path.parent.name for path in done} == {"tfidf", "few-shot"}
+    assert {path.parent.name for path in done} == {"classical", "few-shot"}
     before = [path.stat().st_mtime_ns for path in done]
     again = StopsAt("nothing")
     running.resume(other, watcher=again)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tuneworth.errors import InputError
+from tuneworth.evaluation.prompts import place
 from tuneworth.inference import Chat
 from tuneworth.models.machine import this_machine
 from tuneworth.pipeline.planning import local_model
 from tuneworth.pipeline.preparing import read_splits
+from tuneworth.rendering import Tools
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder, read_arm
 
@@ -68,7 +70,8 @@ class Run:
         if record["family"] == "fine-tune":
             local.put_on(self.folder.arm(arm) / "model")
         labels = read_splits(self.folder).labels if record["decoding"] == "constrained" else ()
-        return ArmChat(arm, local.chat(labels), record["opening"])
+        keeps = record.get("keeps_own_system", False)
+        return ArmChat(arm, local.chat(labels), record["opening"], keeps, record["max_new_tokens"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,16 @@ class ArmChat:
 
     name: str
     model: Chat
-    opening: list[dict[str, str]]
+    opening: list[dict[str, Any]]
+    keeps_own_system: bool = False
+    judged_tokens: int = 256
+    """The longest answer with which the arm was judged."""
 
-    def chat(self, messages: list[dict[str, str]], *, max_new_tokens: int = 256, temperature: float = 0.0) -> str:
-        """The whole answer to a conversation."""
-        opened = [*self.opening, *messages]
-        return self.model.chat(opened, max_new_tokens=max_new_tokens, temperature=temperature)
+    def chat(
+        self, messages: list[dict[str, Any]], *, tools: Tools = (), max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+    ) -> str:  # fmt: skip
+        """The whole answer to a conversation; messages, calls and tools in OpenAI's shape."""
+        placed = place(self.opening, messages, keeps_own=self.keeps_own_system)
+        most = max_new_tokens or self.judged_tokens
+        return self.model.chat(placed, tools=tools, max_new_tokens=most, temperature=temperature)
