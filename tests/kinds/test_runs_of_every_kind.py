@@ -41,7 +41,7 @@ def run_of(kind: str, model: Path, folder: Path, **changes: Any) -> Run:
         "data.train": str(train),
         "data.test": str(test),
         "models": [str(model)],
-        "arms": ["tfidf", "zero-shot", "lora-short"],
+        "arms": ["classical", "zero-shot", "lora-short"],
         "training.epochs": 1,
         "training.batch_size": 16,
         "training.precision": "fp32",
@@ -61,7 +61,7 @@ def test_a_kind_runs_from_file_to_report(kind: str, model: Path, tmp_path: Path)
     assert json.loads((done.folder.splits / "splits.json").read_text())["kind"] == kind
     main, further = METRICS[kind]
     assert done.verdict["metric"] == main
-    for name in ("tfidf", "zero-shot", "lora-short"):
+    for name in ("classical", "zero-shot", "lora-short"):
         record = done.arm(name)
         assert (record["status"], record["metric"]) == ("done", main), record["why"]
         assert further in record["metrics"]

@@ -112,7 +112,7 @@ def test_the_curve_has_its_points_and_leaves_no_weights(place: Path) -> None:
     assert train < rows
     for path, arm in (
         (run.folder.learning_curve, "lora-short"),
-        (run.folder.arm("classical") / "learning_curve.json", "tfidf"),
+        (run.folder.arm("classical") / "learning_curve.json", "classical"),
     ):
         curve = read(path)
         assert curve["arm"] == arm
@@ -187,7 +187,7 @@ def test_a_budget_without_room_skips_every_probe_and_says_why(place: Path, tmp_p
 
 
 PLAN = {
-    "budget": {"robustness": 50.0, "lora-short": 250.0, "reserve": 20.0},
+    "budget": {"lora-short": 250.0, "robustness": 50.0, "reserve": 20.0},
     "probes": {"robustness": {"seconds": 50.0, "why": None}, "forgetting": {"seconds": 30.0, "why": "no room"}},
 }
 

@@ -10,6 +10,7 @@ from tuneworth.evaluation.choosing import choose
 from tuneworth.evaluation.forms import Answerer, Form
 from tuneworth.evaluation.prompts import FULL, with_shots
 from tuneworth.evaluation.records import Answer
+from tuneworth.evaluation.retrieved import RetrievedForm
 
 SHOT_COUNTS = (4, 16)
 MOST_FAILED = 0.01
@@ -35,6 +36,8 @@ def prompt_arm(bench: Bench, name: str, model: Answerer, forms: Sequence[Form]) 
         leave_out(bench, name, "prompt", why, status="failed", model=model.name)
         return
     settings: dict[str, Any] = {"form": choice.form.name}
+    if isinstance(choice.form, RetrievedForm):
+        settings["retrieved"] = choice.form.count
     if choice.tried:
         settings |= {"validation_score": choice.score, "tried": choice.tried, "validation_rows_failed": choice.failed}
     details = {

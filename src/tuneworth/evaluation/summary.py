@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tuneworth.data.example import Example
@@ -96,7 +97,11 @@ def _worst(answers: Sequence[Answer], examples: Sequence[Example]) -> list[dict[
 
 
 def asked_text(example: Example) -> str:
-    """What a row asks, for people: the message of a single turn, else the last messages, each with who speaks."""
+    """What a row asks, for people: the message of a single turn, else the last messages, each with who speaks; of a
+    pair both answers too."""
+    if example.rejected is not None:
+        pair = f"Better answer: {example.answer}\n\nWorse answer: {example.rejected.content}"
+        return f"{asked_text(replace(example, rejected=None))}\n\n{pair}"
     spoken = [m for m in example.messages if m.role != "system"]
     if len(spoken) == 1:
         return spoken[0].content

@@ -35,8 +35,10 @@ class Chat:
         stop: Sequence[str] = (),
         constraint: Constraint | None = None,
     ) -> str:
-        """The whole answer; `rendering.tools.read_calls` finds the calls in it. Raises InputError when prompt and
-        answer do not fit the model's context."""
+        """The whole answer; `rendering.tools.read_calls` finds the calls in it.
+
+        Raises InputError when prompt and answer do not fit the model's context.
+        """
         sampling = Sampling(temperature=temperature, seed=seed)
         return "".join(
             self.answer(

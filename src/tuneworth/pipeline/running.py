@@ -29,7 +29,7 @@ from tuneworth.pipeline.reporting import write_report
 from tuneworth.pipeline.trainable import trainable
 from tuneworth.plan import EVALUATIONS
 from tuneworth.store.atomic import read_json
-from tuneworth.store.run import RunFolder
+from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import Task, load_task
 from tuneworth.training import Settings
 
@@ -55,6 +55,7 @@ def run(
     _check_arms(task)
     task = pinned(task)
     with new_run(task, out) as folder:
+        _forget_failures(task, folder)
         _run_stages(task, folder, until, watcher or Silent(), clock, allow_code=allow_code)
     return Run(folder.path)
 
@@ -94,6 +95,14 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
         write_verdict(work)
     if wanted("report", folder.report) or (asked and folder.report.is_file()):
         write_report(folder)
+
+
+def _forget_failures(task: Task, folder: RunFolder) -> None:
+    """An arm that failed is not finished: the same command tries it again, and then decides again."""
+    for name in arms_of(task):
+        if folder.arm_record(name).is_file() and read_arm(folder, name)["status"] == "failed":
+            for path in (folder.report, folder.verdict, folder.arm_record(name)):
+                path.unlink(missing_ok=True)
 
 
 def run_arm(work: Workshop, arm: Arm) -> None:
