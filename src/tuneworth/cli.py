@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from tuneworth import cli_choice
 from tuneworth.cli_data import data_app
 from tuneworth.errors import InputError, Interrupted, MachineError, TuneworthError, is_out_of_memory
 from tuneworth.store.atomic import read_json
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
+cli_choice.add_to(app)
 _KEYS = known_keys()
 _DATA_STAGES, _ARM_STAGES = ("audit", "split"), ("baseline", "train", "evaluate")
 
@@ -217,53 +219,6 @@ def chat(
         if not line.strip():
             return
         typer.echo(answer(line.strip()))
-
-
-@app.command()
-def models(as_json: Json = False) -> None:
-    """List the models that come without a model hub."""
-    from tuneworth.models.sources import known_models
-
-    names = known_models()
-    typer.echo(json.dumps({"models": list(names)}) if as_json else "\n".join(names))
-    _say("A hub id (owner/name) or a local folder with config.json, tokenizer.json and *.safetensors works too.")
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Say what this machine is and what it can do."""
-    import torch
-
-    from tuneworth.models.machine import choose_precision, matrix_rate, memory_rate, this_machine
-    from tuneworth.store.cache import cache_folder
-
-    machine = this_machine()
-    rates = {
-        "float32_flops": matrix_rate(torch.float32, machine.device),
-        "bfloat16_flops": matrix_rate(torch.bfloat16, machine.device),
-        "memory_bytes_per_second": memory_rate(),
-    }
-    if as_json:
-        typer.echo(json.dumps({**machine.to_json(), **rates, "cache": str(cache_folder())}))
-        return
-    rows = {
-        "system": machine.system,
-        "processor": f"{machine.processor} ({', '.join(machine.features) or 'no vector features found'})",
-        "cores": str(machine.cores),
-        "memory": f"{machine.memory_bytes / 2**30:.1f} GiB, read at {rates['memory_bytes_per_second'] / 1e9:.1f} GB/s",
-        "free disk": f"{machine.free_disk_bytes / 1e9:.1f} GB at {cache_folder()}",
-        "GPUs": ", ".join(machine.gpus) or "none",
-        "matrix products": f"float32 {rates['float32_flops'] / 1e12:.2f}, bfloat16 "
-        f"{rates['bfloat16_flops'] / 1e12:.2f} TFLOP/s",
-        "precision used": "{}, {}".format(*choose_precision(machine)),
-    }
-    for name, value in rows.items():
-        typer.echo(f"{name:<16} {value}")
-    enough = machine.memory_bytes >= 6 * 2**30 and machine.free_disk_bytes >= 2 * 10**9
-    typer.echo(
-        "The default model (135 M parameters) "
-        + ("runs and trains here." if enough else "needs 6 GiB of memory and 2 GB of disk; this machine has less.")
-    )
 
 
 def _stage(

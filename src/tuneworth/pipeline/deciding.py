@@ -40,7 +40,6 @@ def write_verdict(work: Workshop) -> None:
         metric=metric,
         price=price,
         provenance=provenance,
-        seed=work.task.seed,
         learning_curve=_learning_curve(folder),
         probes={record["name"]: _probes(folder, record) for record in records},
     )

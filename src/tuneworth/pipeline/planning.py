@@ -23,12 +23,12 @@ from tuneworth.models.loading import load_model
 from tuneworth.models.machine import (
     DTYPES,
     Machine,
-    choose_precision,
     compiled_folder,
     compiling_pays,
     compute_deterministically,
     this_machine,
 )
+from tuneworth.models.rates import choose_precision
 from tuneworth.models.recompute import MemoryPlan
 from tuneworth.models.sources import find_model
 from tuneworth.models.tuning import FULL_METHOD, Recipe
