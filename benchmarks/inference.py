@@ -174,7 +174,7 @@ class Bench:
         """This machine's rates, and what they allow."""
         import torch
 
-        from tuneworth.models.machine import matrix_rate, memory_rate
+        from tuneworth.models.rates import matrix_rate, memory_rate
 
         torch.set_num_threads(self._threads)
         config = json.loads((self._model.path / "config.json").read_text("utf-8"))
