@@ -182,7 +182,7 @@ class Bench:
         heads = config["num_key_value_heads"] / config["num_attention_heads"]
         weights = layers * int(hidden * hidden * (2 + 2 * heads) + 3 * hidden * inner)
         head = hidden * config["vocab_size"]
-        flops, read = matrix_rate(torch.bfloat16, seconds=2.0), memory_rate(2.0)
+        flops, read = matrix_rate(torch.bfloat16, seconds=2.0), memory_rate(seconds=2.0)
         limits = {}
         for name in ("classification", "classification_short"):
             prompts = prompts_of(name, self._renderer, 384)["prompts"]
