@@ -18,7 +18,7 @@ from tuneworth.decision.reasons import explain
 from tuneworth.decision.records import ArmResult, BreakEven, Case, Comparison, Kind, Price, Terms
 from tuneworth.decision.rule import Evidence, Ruling, dearer, forgets_too_much, rule, thrift
 from tuneworth.decision.sensitivity import flips
-from tuneworth.decision.statistics import Codes, SeedSpread, compare, holm, mean_interval, with_seeds
+from tuneworth.decision.statistics import Codes, SeedSpread, compare, holm, mean_interval, pairwise_level, with_seeds
 from tuneworth.task.schema import Decision
 
 
@@ -127,7 +127,7 @@ def judge(
     totals = {arm.name: total_usd(arm, terms, requests) for arm in arms}
     admitted = [arm for arm in done if not forgets_too_much(arm, probes, decision)]
     best = min(admitted, key=lambda arm: (-arm.mean, *thrift(arm, totals)), default=None)
-    alpha = (1 - confidence_after(looks_at_test, decision.confidence)) / _comparisons_that_matter(done)
+    alpha = pairwise_level(_distinct(done), 1 - confidence_after(looks_at_test, decision.confidence))
     groups = _groups(done)
     pairs = {
         frozenset((one.name, other.name)): _compared(one, other, alpha, decision.minimum_effect, groups)
@@ -227,7 +227,7 @@ def _compared(
     pair = compare(one.values, other.values, alpha, minimum_effect, groups, _seeds(one, other))
     return Comparison(
         one.name, other.name, pair.difference, pair.interval, pair.p, pair.p, pair.test, pair.equivalent,
-        pair.variance, len(one.values),
+        pair.variance, len(one.values), pair.skewness,
     )  # fmt: skip
 
 
@@ -240,10 +240,10 @@ def _reported(evidence: Evidence, ruling: Ruling) -> tuple[Comparison, ...]:
     found = [evidence.pair(best, arm) for arm in done if arm is not best]
     if leader is not None and leader is not best:
         found += [_from(evidence.pair(leader, arm), leader) for arm in done if arm not in (best, leader)]
-    adjusted = holm([pair.p for pair in found[: len(done) - 1]]) + [
-        min(1.0, pair.p * (len(done) - 1)) for pair in found[len(done) - 1 :]
-    ]
-    return tuple(pair.with_p(p) for pair, p in zip(found, adjusted, strict=True))
+    # Holm over all pairs, since the best arm was chosen among them.
+    ordered = list(evidence.pairs)
+    adjusted = dict(zip(ordered, holm([evidence.pairs[names].p for names in ordered]), strict=True))
+    return tuple(pair.with_p(adjusted[frozenset((pair.a, pair.b))]) for pair in found)
 
 
 def _from(pair: Comparison, arm: ArmResult) -> Comparison:
@@ -262,11 +262,11 @@ def _doubt(name: str, judged: Judgement, decision: Decision) -> tuple[Comparison
     return pair, rows_to_decide(pair, judged.alpha, decision.minimum_effect)
 
 
-def _comparisons_that_matter(done: Sequence[ArmResult]) -> int:
-    """Comparisons to correct for. Arms with the same score in every row are one: the same test twice is no
-    second chance to err, so that an arm added twice changes nothing.
+def _distinct(done: Sequence[ArmResult]) -> int:
+    """Arms to correct for. Arms with the same score in every row are one: the same test twice is no second chance to
+    err, so that an arm added twice changes nothing.
     """
-    return max(1, len({arm.scores for arm in done}) - 1)
+    return len({arm.scores for arm in done})
 
 
 def _detectable(comparisons: Sequence[Comparison], rows: int, alpha: float, binary: bool) -> float | None:
@@ -274,7 +274,8 @@ def _detectable(comparisons: Sequence[Comparison], rows: int, alpha: float, bina
     if not comparisons:
         return None
     closest = min(comparisons, key=lambda comparison: (abs(comparison.difference), comparison.variance))
-    return smallest_detectable_difference(closest.variance + closest.difference**2, rows, alpha, binary)
+    square = closest.variance + closest.difference**2
+    return smallest_detectable_difference(square, rows, alpha, binary, closest.skewness)
 
 
 def _break_even(
