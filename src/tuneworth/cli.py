@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from tuneworth import cli_choice
 from tuneworth.cli_data import data_app
 from tuneworth.errors import InputError, Interrupted, MachineError, TuneworthError, is_out_of_memory
 from tuneworth.store.atomic import read_json
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
+cli_choice.add_to(app)
 _KEYS = known_keys()
 _DATA_STAGES, _ARM_STAGES = ("audit", "split"), ("baseline", "train", "evaluate")
 
@@ -157,6 +159,7 @@ for _name, _about in {
     "baseline": "Run the prompting arms and the classical arm.",
     "train": "Run all arms, fine-tuning included.",
     "evaluate": "Score all arms on the test rows.",
+    "probe": "Measure what the budget left out: altered requests, strangers, forgetting, load, the learning curve.",
     "decide": "Weigh the arms and state the verdict.",
     "report": "Write the report as one HTML file.",
 }.items():
@@ -216,53 +219,6 @@ def chat(
         if not line.strip():
             return
         typer.echo(answer(line.strip()))
-
-
-@app.command()
-def models(as_json: Json = False) -> None:
-    """List the models that come without a model hub."""
-    from tuneworth.models.sources import known_models
-
-    names = known_models()
-    typer.echo(json.dumps({"models": list(names)}) if as_json else "\n".join(names))
-    _say("A hub id (owner/name) or a local folder with config.json, tokenizer.json and *.safetensors works too.")
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Say what this machine is and what it can do."""
-    import torch
-
-    from tuneworth.models.machine import choose_precision, matrix_rate, memory_rate, this_machine
-    from tuneworth.store.cache import cache_folder
-
-    machine = this_machine()
-    rates = {
-        "float32_flops": matrix_rate(torch.float32, machine.device),
-        "bfloat16_flops": matrix_rate(torch.bfloat16, machine.device),
-        "memory_bytes_per_second": memory_rate(),
-    }
-    if as_json:
-        typer.echo(json.dumps({**machine.to_json(), **rates, "cache": str(cache_folder())}))
-        return
-    rows = {
-        "system": machine.system,
-        "processor": f"{machine.processor} ({', '.join(machine.features) or 'no vector features found'})",
-        "cores": str(machine.cores),
-        "memory": f"{machine.memory_bytes / 2**30:.1f} GiB, read at {rates['memory_bytes_per_second'] / 1e9:.1f} GB/s",
-        "free disk": f"{machine.free_disk_bytes / 1e9:.1f} GB at {cache_folder()}",
-        "GPUs": ", ".join(machine.gpus) or "none",
-        "matrix products": f"float32 {rates['float32_flops'] / 1e12:.2f}, bfloat16 "
-        f"{rates['bfloat16_flops'] / 1e12:.2f} TFLOP/s",
-        "precision used": "{}, {}".format(*choose_precision(machine)),
-    }
-    for name, value in rows.items():
-        typer.echo(f"{name:<16} {value}")
-    enough = machine.memory_bytes >= 6 * 2**30 and machine.free_disk_bytes >= 2 * 10**9
-    typer.echo(
-        "The default model (135 M parameters) "
-        + ("runs and trains here." if enough else "needs 6 GiB of memory and 2 GB of disk; this machine has less.")
-    )
 
 
 def _stage(
@@ -333,11 +289,15 @@ def _document(folder: RunFolder, stage: str) -> dict[str, Any]:
         return read_json(folder.plan)
     if stage in _ARM_STAGES:
         return {"arms": [read_arm(folder, name) for name in folder.arm_names()]}
+    if stage == "probe":
+        from tuneworth.pipeline.probing import probes_document
+
+        return probes_document(folder)
     return read_json(folder.verdict)
 
 
 def _show(folder: RunFolder, stage: str) -> None:
-    from tuneworth.console import show_arms, show_audit, show_plan, show_splits, show_verdict
+    from tuneworth.console import show_arms, show_audit, show_plan, show_probes, show_splits, show_verdict
 
     if stage == "split":
         show_splits(_document(folder, stage))
@@ -347,6 +307,8 @@ def _show(folder: RunFolder, stage: str) -> None:
         show_plan(_document(folder, stage))
     elif stage in _ARM_STAGES:
         show_arms(_document(folder, stage)["arms"])
+    elif stage == "probe":
+        show_probes(_document(folder, stage))
     else:
         show_verdict(_document(folder, stage))
     if stage == "report":

@@ -59,7 +59,8 @@ class Growth:
         """Weighted quantiles of what each curve says [curves]."""
         order = np.argsort(values)
         below = np.cumsum(self.weight[order])
-        return [float(values[order][min(np.searchsorted(below, level), len(order) - 1)]) for level in levels]
+        last = len(order) - 1
+        return [float(values[order][min(int(np.searchsorted(below, level)), last)]) for level in levels]
 
     def mean(self, values: Floats) -> float:
         """Weighted mean of what each curve says [curves]."""

@@ -8,15 +8,14 @@ score test, to which Tango's interval is equal at zero), and Connor's normal app
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
-from scipy.stats import binom
+import scipy  # its parts are loaded when they are used
 
 POWER = 0.8
 _MOST_EXACT = 20_000  # rows above which the normal approximation is as good
-_TAIL = 1e-9
+_DEVIATIONS = 7
 
 
 def power_to_show(
@@ -34,22 +33,25 @@ def power_to_show(
         return _graded_power(difference, spread, rows, alpha, skewness)
     if rows <= _MOST_EXACT and rows == int(rows):
         return _paired_power(difference, min(square, 1.0), int(rows), alpha)
-    z = float(ndtri(1 - alpha / 2))
-    surplus = difference * math.sqrt(rows) - z * math.sqrt(square)
-    return float(ndtr(surplus / spread)) if spread > 0 else float(surplus > 0)
+    surplus = difference * math.sqrt(rows) - NormalDist().inv_cdf(1 - alpha / 2) * math.sqrt(square)
+    return NormalDist().cdf(surplus / spread) if spread > 0 else float(surplus > 0)
 
 
 def _paired_power(difference: float, discordant: float, rows: int, alpha: float) -> float:
     """Over each likely number of rows that differ, the chance that enough of them fall to one side."""
-    low, high = int(binom.ppf(_TAIL, rows, discordant)), int(binom.ppf(1 - _TAIL, rows, discordant))
-    differ = np.arange(max(low, 1), high + 1)
-    if not len(differ):
-        return 0.0
-    z = float(ndtri(1 - alpha / 2))
+    expected, deviation = rows * discordant, math.sqrt(rows * discordant * (1 - discordant))
+    low, high = (round(expected + side * (_DEVIATIONS * deviation + 4)) for side in (-1, 1))
+    differ = np.arange(max(low, 1), min(high, rows) + 1, dtype=np.float64)
+    special = scipy.special
     # Shown where (a_only - b_only)^2 > z^2 (a_only + b_only).
-    needed = np.floor((differ + z * np.sqrt(differ)) / 2)
+    needed = np.floor((differ + NormalDist().inv_cdf(1 - alpha / 2) * np.sqrt(differ)) / 2)
     falls = min(1.0, (discordant + difference) / (2 * discordant))
-    return float((binom.pmf(differ, rows, discordant) * binom.sf(needed, differ, falls)).sum())
+    chance = np.exp(
+        special.gammaln(rows + 1) - special.gammaln(differ + 1) - special.gammaln(rows - differ + 1)
+        + special.xlogy(differ, discordant) + special.xlogy(rows - differ, 1 - discordant)
+    )  # fmt: skip
+    enough = np.where(needed < differ, special.betainc(needed + 1, np.maximum(differ - needed, 1e-9), falls), 0.0)
+    return float((chance * enough).sum())
 
 
 def _graded_power(difference: float, spread: float, rows: float, alpha: float, skewness: float) -> float:
@@ -58,14 +60,14 @@ def _graded_power(difference: float, spread: float, rows: float, alpha: float, s
     if spread == 0:
         return float(difference > 0)
     freedom, tail = rows - 1, skewness / math.sqrt(rows)
-    level = float(stdtrit(freedom, 1 - alpha / 2))
+    level = float(scipy.special.stdtrit(freedom, 1 - alpha / 2))
     # The studentised mean from which on the interval lies above zero, and where that is seen from the true mean.
     bound = level if abs(tail) < 1e-9 else 3 / tail * (math.cbrt(1 + tail * (level - tail / 6)) - 1)
     lead = difference * math.sqrt(rows) / spread
     # With skewness, samples whose mean is high spread more, which takes from their lead.
     from_truth = (bound - lead) / max(1 - tail * lead / 2, 0.1)
     cubic = from_truth + tail / 3 * from_truth**2 + tail**2 / 27 * from_truth**3 + tail / 6
-    return float(stdtr(freedom, -cubic))
+    return float(scipy.special.stdtr(freedom, -cubic))
 
 
 def smallest_detectable_difference(
@@ -82,4 +84,4 @@ def smallest_detectable_difference(
 
     if (mean_square == 0 and not binary) or missing(1.0) > 0:
         return None
-    return float(brentq(missing, 1e-9, 1.0, xtol=1e-7))
+    return float(scipy.optimize.brentq(missing, 1e-9, 1.0, xtol=1e-7))

@@ -168,7 +168,9 @@ class Comparison:
     def flipped(self) -> Comparison:
         """The same comparison, of `b` with `a`."""
         low, high = self.interval
-        return replace(self, a=self.b, b=self.a, difference=-self.difference, interval=(-high, -low), skewness=-self.skewness)
+        return replace(
+            self, a=self.b, b=self.a, difference=-self.difference, interval=(-high, -low), skewness=-self.skewness
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The object of verdict.json."""

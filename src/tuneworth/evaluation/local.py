@@ -21,7 +21,7 @@ from tuneworth.models.recompute import MemoryPlan, activation_bytes, free_bytes,
 from tuneworth.models.sources import ModelFolder
 from tuneworth.models.tuning import Recipe, Tuned, saved, tune
 from tuneworth.plan import Rate
-from tuneworth.rendering import Renderer
+from tuneworth.rendering import Messages, Renderer
 from tuneworth.training import (
     Checkpoint,
     Hooks,
@@ -37,10 +37,11 @@ from tuneworth.training import (
     train,
     with_reference,
 )
-from tuneworth.training.loss import total_loss
+from tuneworth.training.loss import row_losses, total_loss
 from tuneworth.training.records import Batches, Loss, Trainable
 
 _LATENCY_ROWS = 12
+_SURPRISE_TOKENS = 4096  # in one pass that only asks for log-probabilities
 _LONGEST = 8  # texts whose tokens are counted to find the longest row
 # Two checkpoints are kept while the next is written; of each parameter: master, two moments and the best, in float32.
 _CHECKPOINTS, _CHECKPOINT_BYTES = 3, 16
@@ -79,6 +80,7 @@ class LocalModel:
         self._base = model
         self._tuned: Tuned | None = None
         self._device = device
+        self._engine: tuple[Adapter | Model, Engine] | None = None
 
     @property
     def model(self) -> Adapter | Model:
@@ -93,16 +95,20 @@ class LocalModel:
         try:
             yield self._tuned
         finally:
+            self._engine = None
             self._base = self._tuned.remove()
             self._tuned = None
 
     def put_on(self, by: Recipe | Path) -> None:
         """Answer as tuned by `by` from now on."""
+        self._engine = None
         self._tuned = saved(self._base, by) if isinstance(by, Path) else tune(self._base, by)
 
     def engine(self) -> Engine:
-        """The engine over the model as it answers now."""
-        return Engine(self.model, end_id=self.renderer.end_id, device=self._device)
+        """The engine over the model as it answers now; it keeps what it has computed until the model changes."""
+        if self._engine is None or self._engine[0] is not self.model:
+            self._engine = self.model, Engine(self.model, end_id=self.renderer.end_id, device=self._device)
+        return self._engine[1]
 
     def chat(self, labels: Sequence[str] = ()) -> Chat:
         """Talk to the model as it answers now; with `labels` it answers with one of them."""
@@ -151,7 +157,10 @@ class LocalModel:
             )
 
     def latency(self, form: PromptForm, examples: Sequence[Example], scoring: Scoring) -> dict[str, float]:
-        """Median and 95th percentile of the seconds of single requests, one after the other, nothing kept between."""
+        """Median and 95th percentile of the seconds of single requests, one after the other.
+
+        What they share is computed once and kept, as it is where they are served.
+        """
         seconds = []
         for example in examples[:_LATENCY_ROWS]:
             start = time.perf_counter()
@@ -173,6 +182,19 @@ class LocalModel:
             else:
                 rows.append(Row(example.id, rendered.ids, rendered.trained))
         return rows, too_long
+
+    def surprise(self, conversations: Sequence[Messages], *, with_end: bool = True) -> list[tuple[float, int]]:
+        """Of each conversation's last answer: the sum of -log p of its tokens (nats) as the model answers now, and
+        their number; the end token counts only `with_end`. Nothing is cut: who calls keeps to the context."""
+        rows = []
+        for number, messages in enumerate(conversations):
+            rendered = self.renderer.training(messages)
+            trained = list(rendered.trained)
+            if not with_end:
+                trained[len(trained) - 1 - trained[::-1].index(True)] = False
+            rows.append(Row(str(number), rendered.ids, tuple(trained)))
+        losses = row_losses(self.model, rows, _SURPRISE_TOKENS, self._device)
+        return [(loss, row.trained_tokens) for loss, row in zip(losses, rows, strict=True)]
 
     def fit(self, form: PromptForm, rows: Sequence[Row], validation: Sequence[Example], fit: Fit) -> Outcome:
         """Train the tuning that is on the model; the best step by score on `validation` is what remains."""
@@ -268,7 +290,7 @@ class LocalModel:
             start = time.perf_counter()
             self.answer(form, some, scoring)
             seconds.append(time.perf_counter() - start)
-        a_row = max(seconds[1] - seconds[0], 0.3 * seconds[1]) / max(1, len(examples) - few)
+        a_row = seconds[1] / len(examples)  # by then the shared beginning is kept
         return Rate(once=max(0.0, seconds[0] - few * a_row), a_row=a_row)
 
     def training_rate(

@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 
 from tuneworth.store.atomic import disk_errors
 from tuneworth.store.cache import cache_folder
+
+_LENGTH = 64  # characters of a digest in hex
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -37,11 +38,9 @@ def look(test_rows: str, answers: str) -> int:
         with path.open("a+", encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            seen = file.read().split()
+            seen = [line for line in file.read().split() if len(line) == _LENGTH]
             if answers not in seen:
                 # A line that a crash cut short is no look; a new one begins on its own line.
                 file.write(f"\n{answers}\n")
                 seen.append(answers)
     return seen.index(answers) + 1
-
-
