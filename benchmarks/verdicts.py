@@ -2,7 +2,7 @@
 samples of real answers held against the verdict from all of them, and forecasts of the learning curve.
 
     python benchmarks/verdicts.py answers [--set NAME] [--run NAME-run=RUNFOLDER]   once: let arms answer, for the cache
-    python benchmarks/verdicts.py --json [--only simulation|samples|curves] [--draws 10000]
+    python benchmarks/verdicts.py --json [--only simulation|samples|curves] [--draws 4000]
 
 Data: the folder in TUNEWORTH_SHARED_DATA, or ../shared/data; answers lie in tuneworth's cache, outside the checkout.
 Samples use the answers that are there and say which. All draws are seeded. About 15 minutes on one core.
@@ -46,7 +46,7 @@ def main() -> None:
         "--run", action="append", default=[], metavar="NAME=RUNFOLDER", help="answers: of a finished run"
     )
     parser.add_argument("--only", choices=PARTS)
-    parser.add_argument("--draws", type=int, default=10_000, help="draws of each simulated shape")
+    parser.add_argument("--draws", type=int, default=4_000, help="draws of each simulated shape")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     options = parser.parse_args()
     if options.what == "answers":
@@ -116,7 +116,7 @@ def _curves(draws: int) -> dict[str, Any]:
     if not available():
         say("no data sets here; set TUNEWORTH_SHARED_DATA")
         return {"curve_in_band": None, "curve_band_width": None}
-    return {**check_curves(max(2, draws // 2_500), say), "kind_on_a_tenth_of_banking77": more_data_kind()}
+    return {**check_curves(max(3, draws // 2_500), say), "kind_on_a_tenth_of_banking77": more_data_kind()}
 
 
 def say(line: str) -> None:

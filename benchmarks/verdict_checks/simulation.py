@@ -164,7 +164,7 @@ _DIFFER = dict(zip(DIFFERENCES, (1, 1, 0.33, 0.1, 0.1, 0.02), strict=True))
 
 def _graded(rng: np.random.Generator, most: int) -> Iterator[Cell]:
     for rows in ROWS:
-        draws = min(most, 20_000_000 // rows)
+        draws = min(most, 10_000_000 // rows)
         for name, draw in GRADED.items():
             covered, mean = _many(rng, draws, rows, draw, lambda v: mean_intervals(v, False, CONFIDENCE))
             yield Cell(f"graded n={rows} {name}", covered, draws, rows * min(mean, 1 - mean) >= 10 - 1e-9)

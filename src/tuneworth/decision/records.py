@@ -272,6 +272,20 @@ class BreakEven:
 
 
 @dataclass(frozen=True, slots=True)
+class Saving:
+    """What `arm` costs less in total than `against` at `requests` requests; negative where it costs more."""
+
+    arm: str
+    against: str
+    requests: float
+    usd: float
+
+    def to_json(self) -> dict[str, Any]:
+        """`saving` of verdict.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Flip:
     """Where the verdict would become `to` if one input alone were otherwise: at `at`, `side` of what it is now.
 
@@ -315,6 +329,7 @@ class Case:
     doubtful: Mapping[str, tuple[Comparison, int | None]]
     artefacts: tuple[str, ...]
     break_even: BreakEven | None
+    saving: Saving | None
     flips: tuple[Flip, ...]
     learning_curve: LearningCurve | None
     probes: Mapping[str, Probes]

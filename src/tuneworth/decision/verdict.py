@@ -14,8 +14,8 @@ from tuneworth.decision.costs import break_even, cost_curve, total_usd, usd_at_o
 from tuneworth.decision.looks import confidence_after
 from tuneworth.decision.power import rows_to_decide, smallest_detectable_difference
 from tuneworth.decision.probes import Interval, LearningCurve, Probes
-from tuneworth.decision.reasons import explain
-from tuneworth.decision.records import ArmResult, BreakEven, Case, Comparison, Kind, Price, Terms
+from tuneworth.decision.reasons import explain, flip_words
+from tuneworth.decision.records import ArmResult, BreakEven, Case, Comparison, Kind, Price, Saving, Terms
 from tuneworth.decision.rule import Evidence, Ruling, dearer, forgets_too_much, rule, thrift
 from tuneworth.decision.sensitivity import flips
 from tuneworth.decision.statistics import Codes, SeedSpread, compare, holm, mean_interval, pairwise_level, with_seeds
@@ -57,7 +57,8 @@ class Verdict:
             "comparisons": [comparison.to_json() for comparison in case.comparisons],
             "break_even": case.break_even.to_json() if case.break_even else None,
             "cost_curve": [dict(point) for point in self.curve],
-            "sensitivity": [flip.to_json() for flip in case.flips],
+            "saving": case.saving.to_json() if case.saving else None,
+            "sensitivity": [{**flip.to_json(), "words": flip_words(flip)} for flip in case.flips],
             "learning_curve": case.learning_curve.to_json() if case.learning_curve else None,
             "power": {
                 "smallest_detectable_difference": self.smallest_detectable_difference,
@@ -177,6 +178,7 @@ def decide(
         doubtful=doubtful,
         artefacts=ruling.artefacts,
         break_even=_break_even(done, ruling.winner or ruling.leader, terms, decision.confidence),
+        saving=_saving(done, ruling.winner or ruling.leader, evidence, decision),
         flips=flips(evidence, decision, terms, ruling.kind),
         learning_curve=learning_curve,
         probes=probes,
@@ -291,6 +293,20 @@ def _break_even(
     if not prompts or subject is None:
         return None
     return break_even(subject, prompts[0], terms, confidence)
+
+
+def _saving(
+    done: Sequence[ArmResult], leader: ArmResult | None, evidence: Evidence, decision: Decision
+) -> Saving | None:
+    """Of the winner (or who leads) against the best prompting arm, or the best other one where that is the winner."""
+    ranked = sorted(done, key=lambda arm: (arm.family != "prompt", -arm.mean, arm.name))
+    other = next((arm for arm in ranked if arm is not leader), None)
+    if leader is None or other is None:
+        return None
+    own, others = evidence.totals[leader.name], evidence.totals[other.name]
+    if own is None or others is None:
+        return None
+    return Saving(leader.name, other.name, decision.requests_per_month * decision.horizon_months, others - own)
 
 
 def _check(arms: Sequence[ArmResult]) -> None:
