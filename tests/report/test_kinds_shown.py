@@ -1,0 +1,64 @@
+"""What kinds measure beside the score: every arm a column, what is missing said, hostile names harmless."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sample import sample
+
+from tuneworth.report import render_report
+from tuneworth.report.kinds import fields, further_metrics, not_allowed, turns
+
+EVIL = "<script>alert(1)</script>"
+METRICS = {
+    "exact_object": 0.62,
+    "schema_valid": None,
+    "length_ratio": 1.25,
+    "why_invalid": {EVIL: 7, "no JSON object": 9},
+    "fields": [
+        {"field": "intent", "values": 60, "precision": 0.98, "recall": 0.97, "f1": 0.975},
+        {"field": EVIL, "values": 4, "precision": None, "recall": 0.0, "f1": 0.0},
+    ],
+    "none_of_these": {"label": "none", "rows": 12, "recall": 0.5, "precision": None},
+}
+
+
+def arm(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "metrics": METRICS, **more}
+
+
+def test_every_number_is_shown_for_every_arm_and_a_missing_one_is_not_invented() -> None:
+    table = further_metrics([arm("a"), {"name": "b", "metrics": {"exact_object": 1.0}}])
+    assert table is not None
+    cells = {row[0]: row[1:] for row in table.rows}
+    assert cells["exact object"] == ["62.0 %", "100.0 %"]
+    assert cells["answers that fit the schema"] == ["not measured", "not measured"]
+    assert cells["words written over words wanted"] == ["1.25", "not measured"]
+    assert cells["none of these: rows"] == ["12", "not measured"]
+    assert further_metrics([{"name": "a"}]) is None
+
+
+def test_the_worst_field_comes_first_and_one_never_answered_says_so() -> None:
+    table = fields([arm("a")])
+    assert table is not None
+    assert [row[0] for row in table.rows] == [EVIL, "intent"]
+    assert table.rows[0][2] == "never answered, 0.0 %"
+    assert fields([{"name": "a"}]) is None
+
+
+def test_turns_and_what_is_not_allowed_are_counted() -> None:
+    table = turns([arm("a", turns=[{"turn": 1, "rows": 3, "nats_per_token": 1.5}]), arm("b")])
+    assert table is not None
+    assert table.rows == [["turn 1", "3", "1.500"]]
+    refused = not_allowed([arm("a")])
+    assert refused is not None
+    assert [row[2] for row in refused.rows] == ["no JSON object", EVIL]
+
+
+def test_names_from_the_data_stay_text_in_the_page() -> None:
+    run = sample()
+    page = render_report(replace(run, arms=[{**one, "metrics": METRICS} for one in run.arms]))
+    assert EVIL not in page
+    assert "&lt;script&gt;" in page
+    assert page.count('id="measures"') == 1
