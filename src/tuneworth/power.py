@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-import scipy  # its parts are loaded when they are used
-
 POWER = 0.8
 
 
@@ -30,4 +28,8 @@ def smallest_detectable_difference(mean_square: float, rows: int, alpha: float, 
 
     if missing(1.0) > 0 or (mean_square == 0 and not binary):
         return None
-    return float(scipy.optimize.brentq(missing, 1e-12, 1.0))
+    low, high = 0.0, 1.0
+    for _ in range(60):  # halved so often, the interval is smaller than what a float can tell
+        middle = (low + high) / 2
+        low, high = (middle, high) if missing(middle) > 0 else (low, middle)
+    return high
