@@ -383,7 +383,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the forecast of a sample starts at the sample", "data/size.py",
-        "by_size.mean(axis=0), tested, rows)", "by_size.mean(axis=0), tested, len(texts))",
+        "np.array(sizes), scores, tested, rows)", "np.array(sizes), scores, tested, len(labels))",
         "data", "test_the_forecast_of_a_sample",
     ),
     Mutation(
