@@ -131,7 +131,7 @@ MUTATIONS = [
     Mutation(
         "choices are looked up in the order of the tree's tokens", "inference/choosing.py",
         "[place[token] for token in node.children]", "sorted(place[token] for token in node.children)[::-1]",
-        "inference", "test_law_6",
+        "inference", "exhaustive",
     ),
     Mutation(
         "a branch sees its siblings", "inference/cache.py",
