@@ -19,7 +19,7 @@ from tuneworth.evaluation.metrics import Metric, score
 from tuneworth.evaluation.metrics.pairs import preferred
 from tuneworth.evaluation.prompts import conversation
 from tuneworth.evaluation.records import Answer, Decoding, RawAnswer
-from tuneworth.inference import Chat, Engine
+from tuneworth.inference import Chat, Engine, Grammar, Grammars, Request
 from tuneworth.models.adapters import Adapter, Model
 from tuneworth.models.recompute import MemoryPlan, activation_bytes, free_bytes, memory_plan, recomputed
 from tuneworth.models.sources import ModelFolder
@@ -91,6 +91,7 @@ class LocalModel:
         self._tuned: Tuned | None = None
         self._device = device
         self._engine: tuple[Adapter | Model, Engine] | None = None
+        self._grammars: Grammars | None = None
 
     @property
     def name(self) -> str:
@@ -125,9 +126,9 @@ class LocalModel:
             self._engine = self.model, Engine(self.model, end_id=self.renderer.end_id, device=self._device)
         return self._engine[1]
 
-    def chat(self, labels: Sequence[str] = ()) -> Chat:
-        """Talk to the model as it answers now; with `labels` it answers with one of them."""
-        return Chat(self.renderer, self.engine(), self.folder.context_tokens, labels)
+    def chat(self, labels: Sequence[str] = (), *, scored: bool = False) -> Chat:
+        """Talk to the model as it answers now; with `labels` it answers with one of them, see Chat."""
+        return Chat(self.renderer, self.engine(), self.folder.context_tokens, labels, scored=scored)
 
     def answer(
         self,
@@ -162,12 +163,19 @@ class LocalModel:
         return prompt, None
 
     def _written(self, prompts: list[list[int]], scoring: Scoring, on_done: Quiet) -> Iterator[RawAnswer]:
-        choices = (
-            [self.renderer.answer_ids(label) for label in scoring.labels] if scoring.decoding == "constrained" else []
-        )
-        written = self.engine().generate(
-            prompts, max_new_tokens=scoring.max_new_tokens, choices=choices, on_done=on_done
-        )
+        if scoring.decoding == "scored" and scoring.labels:
+            yield from self._chosen(prompts, scoring, on_done)
+            return
+        held = scoring.decoding == "constrained"
+        choices = [self.renderer.answer_ids(label) for label in scoring.labels] if held else []
+        if held and not choices and scoring.schema is not None:
+            grammar = self._grammar(scoring.schema)
+            requests = [Request(prompt, scoring.max_new_tokens, constraint=grammar.start()) for prompt in prompts]
+            written = self.engine().answer(requests, on_done=on_done)
+        else:
+            written = self.engine().generate(
+                prompts, max_new_tokens=scoring.max_new_tokens, choices=choices, on_done=on_done
+            )
         for prompt, found in zip(prompts, written, strict=True):
             stopped = found.finish_reason == "stop"
             yield RawAnswer(
@@ -179,31 +187,62 @@ class LocalModel:
                 seconds=found.seconds,
             )
 
+    def _chosen(self, prompts: list[list[int]], scoring: Scoring, on_done: Quiet) -> Iterator[RawAnswer]:
+        """The likeliest label of each prompt, and how likely it is among the labels."""
+        choices = [self.renderer.answer_ids(label) for label in scoring.labels]
+        for prompt, found in zip(prompts, self.engine().score(prompts, choices, on_done=on_done), strict=True):
+            yield RawAnswer(
+                text=scoring.labels[found.best],
+                finish_reason="stop",
+                prompt_hash=_hash(prompt),
+                input_tokens=len(prompt),
+                output_tokens=len(choices[found.best]) + 1,
+                seconds=found.seconds,
+                parts={"confidence": found.probabilities(len(choices))[found.best]},
+            )
+
+    def _grammar(self, schema: Mapping[str, Any]) -> Grammar:
+        if self._grammars is None:
+            self._grammars = Grammars(self.renderer, self._base.config.vocab_size)
+        return self._grammars.json_schema(schema)
+
     def latency(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> dict[str, float]:
         """Median and 95th percentile of the seconds of single requests, one after the other.
 
         What they share is computed once and kept, as it is where they are served.
         """
-        seconds = []
+        return self._one_by_one(form, examples, scoring)[1]
+
+    def _one_by_one(
+        self, form: Form, examples: Sequence[Example], scoring: Scoring
+    ) -> tuple[list[str], dict[str, float]]:
+        """Answers to the first few examples, each asked alone, and `latency`."""
+        answers, seconds = [], []
         for example in examples[:_LATENCY_ROWS]:
             start = time.perf_counter()
-            self.answer(form, [example], scoring)
+            answers += [raw.text for raw in self.answer(form, [example], scoring)]
             seconds.append(time.perf_counter() - start)
         if not seconds:
-            return {}
+            return [], {}
         cuts = statistics.quantiles(seconds, n=20, method="inclusive") if len(seconds) > 1 else seconds * 19
-        return {"p50": statistics.median(seconds), "p95": cuts[18]}
+        return answers, {"p50": statistics.median(seconds), "p95": cuts[18]}
 
     def suited(self, scoring: Scoring) -> Scoring:
         """`scoring` itself: weights in memory can be held to the labels."""
         return scoring
 
     def details(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> dict[str, Any]:
-        """The model by its hash, and its latency."""
+        """The model by its hash, its latency, and the share of the same rows that it answers otherwise side by side
+        (LAW 35): sums are rounded in another order there, and greedy choices may turn over."""
+        alone, seconds = self._one_by_one(form, examples, scoring)
+        together = [raw.text for raw in self.answer(form, examples[: len(alone)], scoring)]
+        flips = sum(a != b for a, b in zip(alone, together, strict=True))
         return {
             "model": self.name,
             "model_sha256": self.folder.sha256,
-            "latency_seconds": self.latency(form, examples, scoring),
+            "latency_seconds": seconds,
+            "flip_rate": flips / len(alone) if alone else None,
+            "flip_rows": len(alone),
         }
 
     def usd(self, answers: Sequence[RawAnswer]) -> float | None:

@@ -3,7 +3,7 @@
 from tuneworth.inference.batch import Constraint, Generation, Request
 from tuneworth.inference.chat import Chat
 from tuneworth.inference.engine import Engine
-from tuneworth.inference.grammars import Grammars
+from tuneworth.inference.grammars import Grammar, Grammars
 from tuneworth.inference.sampling import Sampling
 
-__all__ = ["Chat", "Constraint", "Engine", "Generation", "Grammars", "Request", "Sampling"]
+__all__ = ["Chat", "Constraint", "Engine", "Generation", "Grammar", "Grammars", "Request", "Sampling"]

@@ -141,6 +141,8 @@ class Batch:
             Sampler(request.sampling, request.prompt), self._tree.root if self._tree else None,
         )  # fmt: skip
         self._waiting.append(row)
+        # Room for the longest at once: a cache that grows with every row is copied with every row.
+        self._slots = max(self._slots, len(row.tail) + request.max_new_tokens)
         return row.ticket
 
     def cancel(self, ticket: int) -> None:
@@ -183,24 +185,21 @@ class Batch:
         joining: list[_Row] = []
         beginnings: list[Prefix] = []
         tokens = 0
-        while self._waiting and len(self._rows) < self._limits.rows:
+        fitting = self._limits.row_bytes // max(1, self._slots * self._token_bytes)
+        most = min(self._limits.rows, max(1, fitting), len(self._rows) + len(self._waiting))
+        while self._waiting and len(self._rows) < most:
             row = self._waiting[0]
-            slots = max(self._slots, len(row.tail) + row.request.max_new_tokens)
-            bytes_needed = (len(self._rows) + 1) * slots * self._token_bytes
-            if self._rows and bytes_needed > self._limits.row_bytes:
-                break
             beginning = self._known(row)
             new = len(row.tail) - beginning.tokens
             if joining and tokens + new > self._limits.batch_tokens:
                 break
             tokens += new
-            self._slots = slots
             self._rows.append(row)
             joining.append(row)
             beginnings.append(beginning)
             self._waiting.popleft()
         if joining:
-            self._cache.reserve(len(self._rows), self._slots)
+            self._cache.reserve(max(most, len(self._rows)), self._slots)
             self._cache.join(beginnings)
         return joining
 
@@ -291,5 +290,5 @@ class Batch:
         last = self._cache.leave(place)
         self._rows[place] = self._rows[last]
         self._rows.pop()
-        if not self._rows:
+        if not self.busy:
             self._slots = 0

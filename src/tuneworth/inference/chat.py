@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from tuneworth.errors import InputError
 from tuneworth.inference.batch import Constraint, Request
-from tuneworth.inference.choosing import ChoiceTree
 from tuneworth.inference.engine import Engine
 from tuneworth.inference.sampling import Sampling
 from tuneworth.inference.text import TextStream, pieces
@@ -16,10 +15,20 @@ from tuneworth.rendering import Messages, Renderer, Tools
 class Chat:
     """A model with its renderer. The prompt is rendered as in training and evaluation (LAW 2)."""
 
-    def __init__(self, renderer: Renderer, engine: Engine, context_tokens: int, labels: Sequence[str] = ()) -> None:
-        """With `labels` every answer is one of them."""
-        choices = [renderer.answer_ids(label) for label in labels]
-        self._tree = ChoiceTree.of(choices, renderer.end_id) if choices else None
+    def __init__(
+        self,
+        renderer: Renderer,
+        engine: Engine,
+        context_tokens: int,
+        labels: Sequence[str] = (),
+        *,
+        scored: bool = False,
+    ) -> None:
+        """With `labels` every answer is one of them: the likeliest if `scored`, else the one that is reached by taking
+        the likeliest token that still leads to a label."""
+        self._labels = tuple(labels)
+        self._choices = [renderer.answer_ids(label) for label in labels]
+        self._scored = scored
         self._renderer = renderer
         self._engine = engine
         self._context_tokens = context_tokens
@@ -80,11 +89,17 @@ class Chat:
                 f"the conversation has {len(prompt)} tokens, the model's context holds {self._context_tokens}",
                 cure="shorten the messages",
             )
-        if self._tree is not None:
-            request = Request(prompt, max(map(len, self._tree.choices)))
-            yield self._renderer.decode(self._engine.answer([request], tree=self._tree)[0].ids)
+        if self._choices:
+            yield self._label(prompt)
             return
         room = min(max_new_tokens, self._context_tokens - len(prompt))
         text = TextStream(self._renderer.decode, stop)
         request = Request(prompt, room, sampling, constraint, text.over if stop else None, remember=True)
         yield from pieces(text, self._engine.stream(request))
+
+    def _label(self, prompt: list[int]) -> str:
+        if self._scored:
+            return self._labels[self._engine.score([prompt], self._choices)[0].best]
+        most = max(map(len, self._choices))
+        found = self._engine.generate([prompt], max_new_tokens=most, choices=self._choices)[0]
+        return self._renderer.decode(found.ids)

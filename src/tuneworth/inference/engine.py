@@ -140,7 +140,8 @@ class Engine:
         return Batch(
             self._decoder,
             self._prefixes,
-            self._shared(requests),
+            # A lone answer reads its row at every token: its beginning is copied there, unless a few tokens decide.
+            self._shared(requests) if len(requests) > 1 or tree is not None else Prefix.empty(),
             end_id=self._end_id,
             device=self._device,
             limits=self._limits,

@@ -27,9 +27,11 @@ class Grammars:
         self._compiled: dict[str, Grammar] = {}
 
     def json_schema(self, schema: Mapping[str, Any] | bool) -> Grammar:
-        """JSON that the schema allows. Raises InputError when nothing can fit it or it is no schema."""
-        text = json.dumps(schema)
-        return self._compile(LLMatcher.grammar_from_json_schema(text), f"the JSON Schema {_short(text)}")
+        """JSON that the schema allows, on one line, with a blank at most between its parts: an unsure model would
+        write blanks for ever. Raises InputError when nothing can fit it or it is no schema."""
+        text = json.dumps({"allOf": [schema]} if isinstance(schema, bool) else schema)
+        grammar = LLMatcher.grammar_from_json_schema(text, {"whitespace_pattern": " ?"})
+        return self._compile(grammar, f"the JSON Schema {_short(text)}")
 
     def regex(self, pattern: str) -> Grammar:
         """Text that the pattern matches whole. Raises InputError when it is no regular expression."""

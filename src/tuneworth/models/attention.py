@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from tuneworth.errors import InputError
@@ -24,6 +25,8 @@ from tuneworth.errors import InputError
 ATTENTION = "tuneworth"
 # Scores that are in memory at one time: few enough for the cache, many enough for the products.
 _TILE_SCORES = 1 << 21
+# Up to so many keys PyTorch's fused attention is faster for a single query.
+_FEW_KEYS = 1024
 
 
 class Layout(Protocol):
@@ -79,6 +82,10 @@ def attend_rows(
     """
     rows, tokens, heads, _ = query.shape
     keys, prefix = key.shape[2], prefix_key.shape[1]
+    if rows == tokens == 1 and not prefix and keys <= _FEW_KEYS and branches is None and window is None:
+        # One token of one row, which sees all keys: the heads of a group are as queries of one sequence.
+        folded = query.view(1, key.shape[1], -1, query.shape[3])
+        return scaled_dot_product_attention(folded, key, value, scale=scaling).view(query.shape)
     out = torch.empty_like(query)
     most = max(1, _TILE_SCORES // (heads * (prefix + keys)))  # queries in a tile
     row_step, token_step = max(1, most // tokens), min(tokens, most)

@@ -75,10 +75,11 @@ class Run:
         local = local_model(record["model"], this_machine(), self.plan["settings"]["precision"]["value"])
         if record["family"] == "fine-tune":
             local.put_on(self.folder.arm(arm) / "model")
-        labels = read_splits(self.folder).labels if record["decoding"] == "constrained" else ()
+        decoding = record["decoding"]
+        labels = read_splits(self.folder).labels if decoding in ("constrained", "scored") else ()
         return ArmChat(
             arm,
-            local.chat(labels),
+            local.chat(labels, scored=decoding == "scored"),
             record["opening"],
             self._shown(record["settings"].get("retrieved", 0)),
             record.get("keeps_own_system", False),

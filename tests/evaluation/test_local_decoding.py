@@ -1,0 +1,85 @@
+"""How a local model is held to what an answer may be: labels by walk or by score, objects by schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from tiny import tiny_model, tiny_renderer
+from tuneworth.data import Example, Message
+from tuneworth.evaluation.local import LocalModel, Scoring
+from tuneworth.evaluation.prompts import PromptForm
+from tuneworth.inference import Engine
+from tuneworth.models.tuning import Recipe
+
+LABELS = ("late", "late pay", "pay", "né")
+SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+EXAMPLES = [Example(f"r{n}", (Message("user", "x" * n + "?"),), "late", "t.csv", n) for n in range(1, 7)]
+FORM = PromptForm("short", "Say one.")
+
+
+def scoring(decoding: str, labels: Sequence[str] = LABELS, schema: Any = None) -> Scoring:
+    metric: Any = None
+    return Scoring(metric, tuple(labels), 120, cast(Any, decoding), "classification", schema)
+
+
+@pytest.fixture
+def local() -> LocalModel:
+    folder: Any = SimpleNamespace(id="tiny", context_tokens=1024, sha256="", path=Path())
+    return LocalModel(folder, tiny_renderer(), tiny_model(), "cpu")
+
+
+def test_scored_answers_are_the_likeliest_labels_with_their_confidence(local: LocalModel) -> None:
+    found = local.answer(FORM, EXAMPLES, scoring("scored"))
+    assert {answer.text for answer in found} <= set(LABELS)
+    assert all(1 / len(LABELS) <= answer.parts["confidence"] <= 1 for answer in found)
+    chat = local.chat(LABELS, scored=True)
+    assert [chat.chat(FORM.messages(example)) for example in EXAMPLES] == [answer.text for answer in found]
+
+
+def test_objects_keep_to_the_schema_when_constrained(local: LocalModel) -> None:
+    found = local.answer(FORM, EXAMPLES, scoring("constrained", (), SCHEMA))
+    assert {json.dumps(json.loads(answer.text)) for answer in found} <= {'{"n": 1}', '{"n": 2}'}
+    assert {answer.finish_reason for answer in found} == {"stop"}
+
+
+def test_a_prompt_longer_than_the_context_is_an_error_of_its_row_whatever_the_decoding(local: LocalModel) -> None:
+    long = Example("long", (Message("user", "y" * 2000),), "late", "t.csv", 9)
+    for wanted in (scoring("generate"), scoring("constrained"), scoring("scored"), scoring("constrained", (), SCHEMA)):
+        answers = local.answer(FORM, [EXAMPLES[0], long, EXAMPLES[1]], wanted)
+        assert [answer.finish_reason == "error" for answer in answers] == [False, True, False]
+        assert "context" in str(answers[1].error)
+
+
+def test_law_35_the_share_of_answers_that_turn_over_is_measured(
+    local: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = local.details(FORM, EXAMPLES, scoring("constrained"))
+    assert (found["flip_rate"], found["flip_rows"]) == (0.0, 6)
+    generate = Engine.generate
+
+    def turning(self: Engine, prompts: Sequence[Sequence[int]], **options: Any) -> Any:
+        return generate(self, [p[:-1] if len(prompts) == 1 else p for p in prompts], **options)
+
+    monkeypatch.setattr(Engine, "generate", turning)
+    assert local.details(FORM, EXAMPLES, scoring("generate"))["flip_rate"] > 0
+
+
+def test_the_engine_is_kept_until_a_tuning_comes_or_goes(local: LocalModel) -> None:
+    before = local.engine()
+    assert local.engine() is before
+    plain = local.answer(FORM, EXAMPLES, scoring("generate"))
+    with local.tuned(Recipe("lora", 4, 8, 0)) as tuned:
+        assert local.engine() is not before
+        with torch.no_grad():
+            for parameter in tuned.parameters.values():
+                parameter.add_(0.5)
+        changed = local.answer(FORM, EXAMPLES, scoring("generate"))
+    assert [a.text for a in changed] != [a.text for a in plain]
+    assert [a.text for a in local.answer(FORM, EXAMPLES, scoring("generate"))] == [a.text for a in plain]
