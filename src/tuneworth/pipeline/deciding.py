@@ -78,15 +78,16 @@ def _result(folder: RunFolder, record: Mapping[str, Any], price: Price) -> ArmRe
         truncated=record["truncated"],
         empty=record["empty"],
         invalid=record["invalid"],
-        **_optional(record),
+        **_optional(record, rows),
     )
 
 
-def _optional(record: Mapping[str, Any]) -> dict[str, Any]:
+def _optional(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What not every arm.json has: prices of tokens, requests at once, trainings with several seeds."""
     price, seeds = record.get("token_price"), (record.get("settings") or {}).get("seeds") or ()
     return {
         "token_price": TokenPrice(**price) if price else None,
+        "row_tokens": tuple((row["input_tokens"], row["output_tokens"]) for row in rows) if price else None,
         "at_once": tuple(AtOnce(**point) for point in record.get("at_once") or ()),
         "seed_spread": (record.get("settings") or {}).get("validation_spread"),
         "seeds": max(1, len(seeds)),
