@@ -19,7 +19,7 @@ import numpy as np
 
 from tuneworth.decision.statistics import compare, skewed_interval, spread, wilson_interval
 from tuneworth.evaluation.arms import Bench, stratified
-from tuneworth.evaluation.classical import Classical, fit_classifier, fit_retrieval
+from tuneworth.evaluation.classical import Classical, fit_classical
 from tuneworth.evaluation.forgetting import Knowledge, knowledge, steps_of_knowledge
 from tuneworth.evaluation.load import MOMENTS, at_once
 from tuneworth.evaluation.probed import Probed, probed_classical, probed_model
@@ -27,7 +27,8 @@ from tuneworth.evaluation.robustness import ROWS, Robustness, applicable, robust
 from tuneworth.evaluation.scope import Strangers, strangers
 from tuneworth.evaluation.tuned import Job
 from tuneworth.pipeline.curve_drawing import draw_classical_curve, draw_curve
-from tuneworth.pipeline.planning import ARMS, Workshop
+from tuneworth.pipeline.ladder import arms_of
+from tuneworth.pipeline.planning import Workshop
 from tuneworth.pipeline.probe_planning import predicted
 from tuneworth.plan.budget import reserve_seconds
 from tuneworth.plan.probing import (
@@ -88,7 +89,7 @@ class Stage:
     def records(self) -> list[dict[str, Any]]:
         """arm.json of every arm that is done."""
         folder = self.work.folder
-        found = [read_arm(folder, name) for name in ARMS if folder.arm_record(name).is_file()]
+        found = [read_arm(folder, name) for name in arms_of(self.work.task) if folder.arm_record(name).is_file()]
         return [record for record in found if record["status"] == "done"]
 
     @contextmanager
@@ -117,10 +118,7 @@ class Stage:
     def _fitted(self) -> Classical:
         if self._classical is None:
             bench = self.bench
-            fits = bench.kind == "classification"
-            self._classical = (
-                fit_classifier(bench.train, bench.validation, bench.task.seed) if fits else fit_retrieval(bench.train)
-            )
+            self._classical = fit_classical(bench.kind, bench.train, bench.validation, bench.task.seed)
         return self._classical
 
 
@@ -186,6 +184,8 @@ def _at_once(stage: Stage) -> str | None:
 
 def _out_of_scope(stage: Stage) -> str | None:
     """Each arm's answers to strangers, into out_of_scope.json."""
+    if stage.bench.kind == "preference":
+        return "pairs of answers are judged, and strangers have none"
     for path, probed in stage.each("requests out of scope", "out_of_scope.json", lambda probed: 2):
         found = strangers(stage.bench, probed, stage.work.watcher.advance)
         write_json(path, _strangers_json(found, stage.work.task.decision.confidence))
