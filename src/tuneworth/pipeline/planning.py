@@ -213,7 +213,7 @@ def make_plan(work: Workshop, clock: float) -> None:
         f"{arm} {trained.epochs:.1f} epochs in {trained.seconds:.0f} s" for arm, trained in allotment.trainings.items()
     ))  # fmt: skip
     decision, arms = work.task.decision, len(arms_of(work.task))
-    binary = bench.scoring.metric in ("accuracy", "exact-match")
+    binary = bench.scoring.metric.name in ("accuracy", "exact-match")
     work.watcher.note(power_in_words(allotment.test_rows, arms, binary, decision.confidence, decision.minimum_effect))
 
 
