@@ -32,6 +32,52 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "rows of one group count as independent", "decision/statistics.py",
+        "    if groups is not None:\n        order = np.argsort", "    if False:\n        order = np.argsort",
+        "decision", "test_intervals_of_grouped_rows",
+    ),
+    Mutation(
+        "Wilson alone where few rows are right", "decision/statistics.py",
+        "few = np.minimum(right, np.asarray(rows) - right) < _FEW", "few = np.zeros_like(low, dtype=bool)",
+        "decision", "test_the_interval_of_a_share_covers",
+    ),
+    Mutation(
+        "pairs are not corrected for the best being chosen", "decision/statistics.py",
+        "    if arms <= 2:\n        return alpha\n", "    return alpha\n",
+        "decision", "test_intervals_of_all_pairs_hold_together",
+    ),
+    Mutation(
+        "a dearer arm that may be better holds up nothing", "decision/rule.py",
+        "return lead >= decision.minimum_effect and not pair.equivalent", "return False",
+        "decision", "test_a_dearer_arm_that_may_be_better",
+    ),
+    Mutation(
+        "a score on cut-off answers decides (law 51)", "decision/rule.py",
+        "if doubtful or artefacts:", "if doubtful:", "decision", "test_law_51",
+    ),
+    Mutation(
+        "looking again costs nothing", "decision/looks.py",
+        "/ (looks * (looks - 1))", "", "decision", "test_looking_again",
+    ),
+    Mutation(
+        "other answers on the same test rows are no look", "store/looks.py",
+        "seen.append(answers)", "return 1", "store", "test_other_answers",
+    ),
+    Mutation(
+        "the spread of seeds is left out", "decision/statistics.py",
+        "variance = rows + seeds.deviation**2", "variance = rows", "decision", "test_the_spread_of_seeds",
+    ),
+    Mutation(
+        "right answers cost what requests cost", "decision/costs.py",
+        "return other_usd / against.mean - usd / arm.mean", "return other_usd - usd",
+        "decision", "test_right_answers_instead",
+    ),
+    Mutation(
+        "labels are paid by every task that shares them", "decision/records.py",
+        "share = decision.usd_for_labels / decision.labels_shared_by", "share = decision.usd_for_labels",
+        "decision", "test_what_costs_beside",
+    ),
+    Mutation(
         "loss is a mean per micro-batch (law 1)", "training/loop.py",
         "(value / count).backward()", "(value / part.count / len(packs)).backward()",
         "training", "test_law_1_and_3_gradients",

@@ -69,8 +69,7 @@ def _try(rows: Rows, model: Callable[[], Pipeline], share: float, rng: np.random
     points = []
     for part in SHARES:
         taken = order[: max(16, round(part * len(order)))]
-        fitted = model().fit([rows.inputs[row] for row in taken], [rows.answers[row] for row in taken])
-        answers = fitted.predict([rows.asked[row] for row in asked])
+        answers = _answers(model, rows, taken, [rows.asked[row] for row in asked])
         right = np.array([answer == rows.wanted[row][0] for answer, row in zip(answers, asked, strict=True)], float)
         points.append(CurvePoint(len(taken), float(right.mean()), mean_interval(right, True, 0.95)))
     low, high = score_band(points[:-1], points[-1].rows)
@@ -81,6 +80,14 @@ def _try(rows: Rows, model: Callable[[], Pipeline], share: float, rng: np.random
         "low": low,
         "high": high,
     }
+
+
+def _answers(model: Callable[[], Pipeline], rows: Rows, taken: Any, asked: list[str]) -> list[str]:
+    """What the model answers after learning from the rows `taken`; the one label that a few rows may all have."""
+    labels = [rows.answers[row] for row in taken]
+    if len(set(labels)) == 1:
+        return labels[:1] * len(asked)
+    return [str(label) for label in model().fit([rows.inputs[row] for row in taken], labels).predict(asked)]
 
 
 def available() -> bool:

@@ -372,7 +372,7 @@ def power_errors(draws: int, say: Callable[[str], None]) -> dict[str, float]:
                 difference = smallest_detectable_difference(spread**2, rows, 0.05, False, 1.0 if skewed else 0.0)
                 assert difference is not None
                 errors[f"graded n={rows} spread={spread} skewed={skewed}"] = 100 * (
-                    _graded_power(rng, max(500, draws // 8), rows, difference, spread, skewed) - 0.8
+                    _graded_power(rng, max(500, draws // 3), rows, difference, spread, skewed) - 0.8
                 )
     say(f"power: off by {np.mean(np.abs(list(errors.values()))):.2f} points on average, {_worst(errors)} at most")
     return errors

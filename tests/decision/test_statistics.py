@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from scipy.special import xlogy
+from scipy.special import ndtri, xlogy
 from scipy.stats import binom, binomtest, bootstrap, ttest_1samp
 
-from tuneworth.decision.power import rows_to_decide, smallest_detectable_difference
+from tuneworth.decision.power import power_in_words, rows_to_decide, smallest_detectable_difference
 from tuneworth.decision.records import Comparison
 from tuneworth.decision.statistics import (
     SeedSpread,
@@ -19,12 +19,14 @@ from tuneworth.decision.statistics import (
     mcnemar_exact,
     mean_interval,
     mean_intervals,
+    pairwise_level,
     share_interval,
     spread,
     tango_interval,
     wilson_interval,
     with_seeds,
 )
+from tuneworth.power import power_to_show
 
 
 def test_wilson_equals_the_published_example() -> None:
@@ -233,6 +235,25 @@ def test_the_rows_that_decide_decide_in_80_percent() -> None:
     counts = np.random.default_rng(7).multinomial(rows, [0.125, 0.075, 0.8], 20_000)
     low, _ = tango_interval(counts[:, 0], counts[:, 1], rows, 0.95)
     assert abs(float((low > 0).mean()) - 0.8) < 0.03
+
+
+def test_what_can_be_shown_is_said_before_anything_is_spent() -> None:
+    few, many = power_in_words(400, 3, True, 0.95, 0.01), power_in_words(4_000, 3, True, 0.95, 0.05)
+    assert "400 test rows will show differences from about" in few and "takes about" in few
+    assert "takes about" not in many  # the effect that matters shows anyway
+    assert "hardly any difference" in power_in_words(3, 3, True, 0.95, 0.01)
+    needed = int(few.rsplit(" ", 1)[1].replace(",", ""))
+    alpha = pairwise_level(3, 0.05)
+    assert power_to_show(0.01, 0.1, needed, alpha, True) == pytest.approx(0.8, abs=0.03)
+
+
+def test_intervals_of_all_pairs_hold_together_where_the_best_is_chosen_by_its_score() -> None:
+    # Five alike arms: at the level of one pair 29 % of the best arms would be told from the worst.
+    means = np.random.default_rng(15).normal(0, 1, (20_000, 5))
+    for arms, level in ((5, pairwise_level(5, 0.05)), (2, pairwise_level(2, 0.05))):
+        bound = -ndtri(level / 2)
+        apart = np.ptp(means[:, :arms], axis=1) / 2**0.5
+        assert float((apart > bound).mean()) == pytest.approx(0.05, abs=0.006)
 
 
 def test_equal_arms_need_a_minimum_effect_to_be_decided() -> None:

@@ -69,7 +69,9 @@ def test_the_first_screen_says_what_to_do_how_sure_what_it_saves_and_what_would_
     head = Page(html.split("<main>")[0] + "</body></html>").words
     assert "Fine-tune: use lora-short" in head
     assert "lora-short against few-shot" in head and "points higher" in head
-    assert "pays back after about" in head
+    assert "8.1 points ahead" in head and "lora-short is 8.1 points above tfidf-logistic" in head
+    assert "it saves 3.99 USD against" in head and "and is cheaper from about 1,590 requests on" in head
+    assert "Not prices and not volume" in head
     assert "What would change the answer" in head and "lora-full was skipped" in head
 
 
@@ -151,9 +153,39 @@ def test_what_is_null_reads_not_measured(run: ReportData) -> None:
     even = {**run.verdict, "break_even": None}  # type: ignore[dict-item]
     page = Page(render_report(replace(run, verdict=even)))
     assert "From when on not measured" in page.words
-    assert "pays back after" not in page.words.split("Why", 1)[0]
+    assert "is cheaper from about" not in page.words.split("Why", 1)[0]
     page = Page(render_report(replace(run, verdict=without(run.verdict, "usd_per_1k_correct"))))
     assert "not measured" in page.words
+
+
+@pytest.fixture(scope="module")
+def full() -> ReportData:
+    return sample(everything=True)
+
+
+def test_what_was_measured_beyond_the_score_is_shown(full: ReportData) -> None:
+    words = Page(render_report(full)).words
+    for heading in ("Learning curve", "Altered requests", "Forgetting", "Requests that belong to none", "at once"):
+        assert heading in words
+    assert "-7.1 points" in words and "3.412 3.488" in words and "94.2 %" in words and "0.731" in words
+    assert "Label about" in words.split("Why")[0] and "look number 2 at them" in words.split("Why")[0]
+
+
+def test_what_was_not_measured_beyond_the_score_is_not_shown_as_nothing(run: ReportData, html: str) -> None:
+    words = Page(html).words
+    assert not re.search("Beyond the score|Altered requests|AUROC|Learning curve|look number", words)
+    assert "Not measured in this run: what more training data would bring; scores on altered requests" in words
+
+
+def test_any_part_beyond_the_score_may_be_missing(full: ReportData) -> None:
+    for key in sorted(set(keys(full.verdict))):
+        Page(render_report(replace(full, verdict=without(full.verdict, key))))
+
+
+def test_a_verdict_that_is_withheld_says_what_to_use_until_then() -> None:
+    head = Page(render_report(sample(48)).split("<main>")[0] + "</body></html>").words
+    assert "Not enough evidence to decide yet" in head and "Until then, use lora-short" in head
+    assert "Not told apart" in head and "More test rows: about" in head
 
 
 def numbers(text: str) -> set[str]:

@@ -35,16 +35,29 @@ def flips(evidence: Evidence, decision: Decision, terms: Terms, kind: Kind) -> t
     def at_token_price(scale: float) -> Totals:
         return {arm.name: total_usd(_tokens_at(arm, scale), terms, requests) for arm in arms}
 
-    tokens = [arm.token_price.usd_per_million_input for arm in arms if arm.token_price is not None]
-    found: list[Flip] = []
-    if requests > 0:
-        found += _turns("requests", requests, at_volume, evidence, decision, kind)
-    if terms.price.usd_per_machine_hour > 0:
-        now = terms.price.usd_per_machine_hour
-        found += _turns("usd_per_machine_hour", now, at_price, evidence, decision, kind)
-    if tokens and max(tokens) > 0:
-        found += _turns("usd_per_million_input", max(tokens), at_token_price, evidence, decision, kind)
-    return tuple(found)
+    tokens = max((arm.token_price.usd_per_million_input for arm in arms if arm.token_price is not None), default=0.0)
+    inputs: tuple[tuple[Input, float, Callable[[float], Totals]], ...] = (
+        ("requests", requests, at_volume),
+        ("usd_per_machine_hour", terms.price.usd_per_machine_hour, at_price),
+        ("usd_per_million_input", tokens, at_token_price),
+    )
+    return tuple(
+        flip for of, now, at in inputs if now > 0 for flip in _turns(of, now, _straight(at), evidence, decision, kind)
+    )
+
+
+def _straight(at: Callable[[float], Totals]) -> Callable[[float], Totals]:
+    """The same totals from two of their values: every total grows in a straight line with each input."""
+    once, twice = at(1.0), at(2.0)
+
+    def totals(scale: float) -> Totals:
+        found: dict[str, float | None] = {}
+        for name, first in once.items():
+            second = twice[name]
+            found[name] = None if first is None or second is None else first + (scale - 1) * (second - first)
+        return found
+
+    return totals
 
 
 def _turns(

@@ -319,8 +319,10 @@ def compare(
     p, test = _test(differences, binary, found, groups is not None)
     if seeds is not None and seeds.deviation > 0:
         p = max(p, _level_of_zero(interval))
-    low, high = interval(1 - 2 * alpha)
-    equivalent = -minimum_effect < low and high < minimum_effect
+    equivalent = False
+    if abs(difference) < minimum_effect:  # an interval holds its estimate
+        low, high = interval(1 - 2 * alpha)
+        equivalent = -minimum_effect < low and high < minimum_effect
     unknown = not np.isfinite(found.error)
     variance = 1.0 if unknown else float(found.error) ** 2 * len(a) * (len(a) - 1) / len(a)
     skewness = float(found.skewness) * len(a) ** 0.5

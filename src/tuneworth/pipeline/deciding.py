@@ -79,7 +79,7 @@ def _result(folder: RunFolder, record: Mapping[str, Any], price: Price) -> ArmRe
         truncated=record["truncated"],
         empty=record["empty"],
         invalid=record["invalid"],
-        **_optional(record),
+        **_optional(record, rows),
     )
 
 
@@ -89,11 +89,12 @@ def _usd_to_build(record: Mapping[str, Any], price: Price) -> float | None:
     return None if paid is None else float(record["build_seconds"] / 3600 * price.usd_per_machine_hour + paid)
 
 
-def _optional(record: Mapping[str, Any]) -> dict[str, Any]:
+def _optional(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What not every arm.json has: prices of tokens, requests at once, trainings with several seeds."""
     price, seeds = record.get("token_price"), (record.get("settings") or {}).get("seeds") or ()
     return {
         "token_price": TokenPrice(**price) if price else None,
+        "row_tokens": tuple((row["input_tokens"], row["output_tokens"]) for row in rows) if price else None,
         "at_once": tuple(AtOnce(**point) for point in record.get("at_once") or ()),
         "seed_spread": (record.get("settings") or {}).get("validation_spread"),
         "seeds": max(1, len(seeds)),

@@ -14,6 +14,7 @@ from typing import Any
 
 from tuneworth.data import Example
 from tuneworth.decision import Price, machine_hour_price
+from tuneworth.decision.power import power_in_words
 from tuneworth.errors import InputError, MachineError
 from tuneworth.evaluation.arms import Bench, model_decoding, stratified
 from tuneworth.evaluation.forms import Answerer
@@ -212,6 +213,9 @@ def make_plan(work: Workshop, clock: float) -> None:
     work.watcher.note(f"plan: {allotment.test_rows:,} of {rows.test:,} test rows; " + "; ".join(
         f"{arm} {trained.epochs:.1f} epochs in {trained.seconds:.0f} s" for arm, trained in allotment.trainings.items()
     ))  # fmt: skip
+    decision, arms = work.task.decision, len(arms_of(work.task))
+    binary = bench.scoring.metric.name in ("accuracy", "exact-match")
+    work.watcher.note(power_in_words(allotment.test_rows, arms, binary, decision.confidence, decision.minimum_effect))
 
 
 def _prompts(work: Workshop, bench: Bench) -> dict[str, Prompts]:

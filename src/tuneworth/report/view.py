@@ -258,10 +258,11 @@ class View:
     def growth_lines(self) -> Lines | None:
         """The measured points of the learning curve and the band around it."""
         curve = self.verdict.get("learning_curve") or {}
-        points = [(point["rows"], point["score"]) for point in curve.get("points") or ()]
+        measured = curve.get("points") or ()
+        points = [(p["rows"], p["score"]) for p in measured if None not in (p.get("rows"), p.get("score"))]
         if not points:
             return None
-        band = curve.get("band") or ()
+        band = [p for p in curve.get("band") or () if None not in (p.get("rows"), p.get("low"), p.get("high"))]
         ends = [(point["rows"], end) for point in band for end in (point["low"], point["high"])]
         rows = [row for row, _ in (*points, *ends)]
         x = linear_axis(rows, short_count, (0.0, float("inf")))
