@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from tuneworth import cli_choice
 from tuneworth.cli_data import data_app
 from tuneworth.errors import InputError, Interrupted, MachineError, TuneworthError, is_out_of_memory
 from tuneworth.store.atomic import read_json
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
+cli_choice.add_to(app)
 _KEYS = known_keys()
 _DATA_STAGES, _ARM_STAGES = ("audit", "split"), ("baseline", "train", "evaluate")
 
@@ -56,6 +58,7 @@ Output = Annotated[str | None, typer.Option("--output", help=_help("data.columns
 From = Annotated[Path | None, typer.Option("--from", help=_help("training.from"))]
 Out = Annotated[Path | None, typer.Option("--out", help="the run folder; runs/<name>-<hash> when absent")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="any key of the task file, as training.epochs=3")]
+Code = Annotated[bool, typer.Option("--allow-code", help="run the task file's own metric, which is Python code")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
 
 
@@ -110,6 +113,7 @@ def run(
     from_: From = None,
     out: Out = None,
     set_: Set = None,
+    allow_code: Code = False,
     as_json: Json = False,
 ) -> None:
     """From a data file to a measured verdict: audit, arms, training, evaluation, report."""
@@ -119,6 +123,7 @@ def run(
             test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_,
             set=set_,
         ),
+        allow_code=allow_code,
     )  # fmt: skip
 
 
@@ -136,6 +141,7 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
         from_: From = None,
         out: Out = None,
         set_: Set = None,
+        allow_code: Code = False,
         as_json: Json = False,
     ) -> None:
         _stage(
@@ -144,6 +150,7 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
                 test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_,
                 set=set_,
             ),
+            allow_code=allow_code,
         )  # fmt: skip
 
     command.__doc__ = about
@@ -157,6 +164,7 @@ for _name, _about in {
     "baseline": "Run the prompting arms and the classical arm.",
     "train": "Run all arms, fine-tuning included.",
     "evaluate": "Score all arms on the test rows.",
+    "probe": "Measure what the budget left out: altered requests, strangers, forgetting, load, the learning curve.",
     "decide": "Weigh the arms and state the verdict.",
     "report": "Write the report as one HTML file.",
 }.items():
@@ -218,56 +226,10 @@ def chat(
         typer.echo(answer(line.strip()))
 
 
-@app.command()
-def models(as_json: Json = False) -> None:
-    """List the models that come without a model hub."""
-    from tuneworth.models.sources import known_models
-
-    names = known_models()
-    typer.echo(json.dumps({"models": list(names)}) if as_json else "\n".join(names))
-    _say("A hub id (owner/name) or a local folder with config.json, tokenizer.json and *.safetensors works too.")
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Say what this machine is and what it can do."""
-    import torch
-
-    from tuneworth.models.machine import choose_precision, matrix_rate, memory_rate, this_machine
-    from tuneworth.store.cache import cache_folder
-
-    machine = this_machine()
-    rates = {
-        "float32_flops": matrix_rate(torch.float32, machine.device),
-        "bfloat16_flops": matrix_rate(torch.bfloat16, machine.device),
-        "memory_bytes_per_second": memory_rate(),
-    }
-    if as_json:
-        typer.echo(json.dumps({**machine.to_json(), **rates, "cache": str(cache_folder())}))
-        return
-    rows = {
-        "system": machine.system,
-        "processor": f"{machine.processor} ({', '.join(machine.features) or 'no vector features found'})",
-        "cores": str(machine.cores),
-        "memory": f"{machine.memory_bytes / 2**30:.1f} GiB, read at {rates['memory_bytes_per_second'] / 1e9:.1f} GB/s",
-        "free disk": f"{machine.free_disk_bytes / 1e9:.1f} GB at {cache_folder()}",
-        "GPUs": ", ".join(machine.gpus) or "none",
-        "matrix products": f"float32 {rates['float32_flops'] / 1e12:.2f}, bfloat16 "
-        f"{rates['bfloat16_flops'] / 1e12:.2f} TFLOP/s",
-        "precision used": "{}, {}".format(*choose_precision(machine)),
-    }
-    for name, value in rows.items():
-        typer.echo(f"{name:<16} {value}")
-    enough = machine.memory_bytes >= 6 * 2**30 and machine.free_disk_bytes >= 2 * 10**9
-    typer.echo(
-        "The default model (135 M parameters) "
-        + ("runs and trains here." if enough else "needs 6 GiB of memory and 2 GB of disk; this machine has less.")
-    )
-
-
 def _stage(
-    stage: str, data: Path | None, task_file: Path | None, as_json: bool, out: Path | None, overrides: dict[str, Any]
-) -> None:
+    stage: str, data: Path | None, task_file: Path | None, as_json: bool, out: Path | None, overrides: dict[str, Any],
+    *, allow_code: bool = False,
+) -> None:  # fmt: skip
     from tuneworth.console import ConsoleWatcher
 
     is_run = data is not None and (data / "task.yaml").is_file()
@@ -285,11 +247,12 @@ def _stage(
         elif data is not None and is_run:
             from tuneworth.pipeline.running import resume
 
-            path = resume(data, until=stage, watcher=watcher).path
+            path = resume(data, until=stage, watcher=watcher, allow_code=allow_code).path
         else:
             from tuneworth.pipeline.running import run as run_pipeline
 
-            path = run_pipeline(load_task(task_file, overrides), out=out, until=stage, watcher=watcher).path
+            task = load_task(task_file, overrides)
+            path = run_pipeline(task, out=out, until=stage, watcher=watcher, allow_code=allow_code).path
     folder = RunFolder.existing(path)
     if as_json:
         typer.echo(json.dumps({**_document(folder, stage), "run": str(path)}, ensure_ascii=False))
@@ -333,11 +296,15 @@ def _document(folder: RunFolder, stage: str) -> dict[str, Any]:
         return read_json(folder.plan)
     if stage in _ARM_STAGES:
         return {"arms": [read_arm(folder, name) for name in folder.arm_names()]}
+    if stage == "probe":
+        from tuneworth.pipeline.probing import probes_document
+
+        return probes_document(folder)
     return read_json(folder.verdict)
 
 
 def _show(folder: RunFolder, stage: str) -> None:
-    from tuneworth.console import show_arms, show_audit, show_plan, show_splits, show_verdict
+    from tuneworth.console import show_arms, show_audit, show_plan, show_probes, show_splits, show_verdict
 
     if stage == "split":
         show_splits(_document(folder, stage))
@@ -347,6 +314,8 @@ def _show(folder: RunFolder, stage: str) -> None:
         show_plan(_document(folder, stage))
     elif stage in _ARM_STAGES:
         show_arms(_document(folder, stage)["arms"])
+    elif stage == "probe":
+        show_probes(_document(folder, stage))
     else:
         show_verdict(_document(folder, stage))
     if stage == "report":

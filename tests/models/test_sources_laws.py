@@ -15,7 +15,7 @@ from tiny import tiny_model, write_tokenizer
 from tuneworth.errors import InputError, MachineError
 from tuneworth.models import embedded as module
 from tuneworth.models.embedded import EMBEDDED_ID, embedded_folder
-from tuneworth.models.sources import check_model_id, find_model, known_models
+from tuneworth.models.sources import check_model_id, find_architecture, find_model, known_models
 from tuneworth.store.cache import MANIFEST, sha256_of
 
 
@@ -62,7 +62,9 @@ def test_a_configuration_that_says_no_context_is_refused(tmp_path: Path, content
 def test_a_misspelt_id_names_the_nearest_known_one() -> None:
     with pytest.raises(InputError, match=f"did you mean '{EMBEDDED_ID}'"):
         check_model_id("smollm2-135m-instuct")
-    assert known_models() == (EMBEDDED_ID,)
+    assert known_models()[0] == EMBEDDED_ID
+    with pytest.raises(InputError, match=r"did you mean 'qwen3-0\.6b'"):
+        check_model_id("qwen3-0.5b")
     check_model_id(EMBEDDED_ID)
     check_model_id("owner/name")
 
@@ -84,6 +86,46 @@ def test_a_hub_model_without_a_network_is_a_machine_error_with_a_cure(monkeypatc
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     with pytest.raises(MachineError, match="cannot be reached.*Cure:.*" + EMBEDDED_ID):
         find_model("owner/name")
+
+
+def test_a_model_of_the_catalogue_comes_from_its_repository_with_its_licence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = model_folder(tmp_path)
+    asked: list[str] = []
+
+    def download(repository: str, **options: Any) -> str:
+        asked.append(repository)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert find_model("qwen3-0.6b").licence == "apache-2.0"
+    assert find_model("Qwen/Qwen3-0.6B-Base").licence == "apache-2.0"
+    assert find_model("owner/name").licence is None
+    assert asked == ["Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B-Base", "owner/name"]
+
+
+def test_a_gated_model_without_token_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.errors import GatedRepoError
+
+    def refuse(*args: Any, **options: Any) -> str:
+        raise GatedRepoError.__new__(GatedRepoError)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(
+        InputError, match=r"agree at https://huggingface\.co/meta-llama/Llama-3\.2-1B-Instruct.*HF_TOKEN"
+    ):
+        find_model("llama-3.2-1b-instruct")
+
+
+def test_the_architecture_is_known_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = model_folder(tmp_path)
+    (folder / "model.safetensors").unlink()
+    found = find_architecture(str(folder))
+    assert (found.family, found.layers, found.width, found.context) == ("llama", 2, 32, 1024)
+    assert find_architecture("qwen3-0.6b").layers == 28
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda model, file: str(folder / file))
+    assert find_architecture("owner/name") == found
 
 
 def test_an_impossible_hub_id_is_an_input_error() -> None:

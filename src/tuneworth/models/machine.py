@@ -1,11 +1,10 @@
-"""What this machine is: cores, memory, disk, processor features, GPUs, and which precision is fast."""
+"""What this machine is: cores, memory, disk, processor features, GPUs. What it can do is measured in models.rates."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,8 @@ import torch
 from tuneworth.store.cache import cache_folder
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
-# How many times as fast as fp32 bf16 must be measured to be, to be used.
-_WITH_UNITS, _WITHOUT_UNITS = 0.9, 1.2
-_TURNS, _TURN_SECONDS = 3, 0.05
-
-
 _PAYS_WIDTH, _PAYS_SECONDS = 256, 600
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Look at this machine. Takes milliseconds; nothing is measured."""
+    """Look at this machine. Takes milliseconds; nothing is measured. A container's limits count as the machine's."""
     features = _processor_features()
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     cache = cache_folder()
@@ -62,8 +57,8 @@ def this_machine() -> Machine:
     return Machine(
         system=f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}",
         processor=_processor_name(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_bytes=psutil.virtual_memory().total,
+        cores=_cores(),
+        memory_bytes=_memory_bytes(),
         free_disk_bytes=shutil.disk_usage(existing).free,
         features=features,
         gpus=tuple(gpu.name for gpu in gpus),
@@ -93,55 +88,32 @@ def compiled_folder() -> Path:
     return cache_folder() / "compiled"
 
 
-def matrix_rate(dtype: torch.dtype, device: str = "cpu", seconds: float = 0.5) -> float:
-    """Measured rate of a 2048 x 576 x 1536 matrix product, in floating-point operations per second."""
-    left, right = (
-        torch.randn(2048, 576, device=device).to(dtype),
-        torch.randn(576, 1536, device=device).to(dtype),
-    )
-    best, deadline = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < deadline:
-        start = time.perf_counter()
-        for _ in range(4):
-            left @ right
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, (time.perf_counter() - start) / 4)
-    return 2 * 2048 * 576 * 1536 / best
-
-
-def choose_precision(machine: Machine) -> tuple[str, str]:
-    """The faster of bf16 and fp32 here, measured in turns, and why.
-
-    With bf16 units bf16 is taken unless it is clearly slower (it halves the memory to read besides); without them only
-    where it is clearly faster. One short measurement on a busy machine must not turn a choice over.
-    """
-    best = dict.fromkeys(DTYPES, 0.0)
-    for _ in range(_TURNS):
-        for name, dtype in DTYPES.items():
-            best[name] = max(best[name], matrix_rate(getattr(torch, dtype), machine.device, _TURN_SECONDS))
-    has_units = machine.dtype == DTYPES["bf16"]
-    chosen = "bf16" if best["bf16"] > (_WITH_UNITS if has_units else _WITHOUT_UNITS) * best["fp32"] else "fp32"
-    rates = ", ".join(f"{name} {rate / 1e12:.2f}" for name, rate in best.items())
-    units = "bf16 units" if has_units else "no bf16 units"
-    return chosen, f"{units}; matrix products in TFLOP/s: {rates} (override: training.precision)"
-
-
 def compute_deterministically() -> None:
     """From now on torch uses only algorithms that give the same bits each time, and says when it has none."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
 
 
-def memory_rate(seconds: float = 0.5) -> float:
-    """Measured rate of reading memory, in bytes per second."""
-    block = torch.ones(64 << 20, dtype=torch.float32)
-    best, deadline = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < deadline:
-        start = time.perf_counter()
-        block.sum()
-        best = min(best, time.perf_counter() - start)
-    return block.numel() * 4 / best
+def _cores() -> int:
+    """Processors that this process may use: those it is bound to, and not more than its container has time of."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _limit("cpu.max").partition(" ")
+    return max(1, min(cores, round(int(quota) / int(period)))) if quota.isdigit() and period.isdigit() else cores
+
+
+def _memory_bytes() -> int:
+    """Memory of the machine, or of the container if that has less."""
+    limit = _limit("memory.max")
+    total = int(psutil.virtual_memory().total)
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def _limit(name: str) -> str:
+    """A limit of this process's control group (Linux, version 2); empty where there is none."""
+    try:
+        return (_CONTROL_GROUP / name).read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _processor_features() -> tuple[str, ...]:

