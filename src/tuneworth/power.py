@@ -84,4 +84,8 @@ def smallest_detectable_difference(
 
     if (mean_square == 0 and not binary) or missing(1.0) > 0:
         return None
-    return float(scipy.optimize.brentq(missing, 1e-9, 1.0, xtol=1e-7))
+    low, high = 0.0, 1.0
+    for _ in range(60):  # halved so often, the interval is smaller than what a float can tell
+        middle = (low + high) / 2
+        low, high = (middle, high) if missing(middle) > 0 else (low, middle)
+    return high
