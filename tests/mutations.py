@@ -457,6 +457,18 @@ MUTATIONS = [
         "data", "never_looks_at_the_labels",
     ),
     Mutation(
+        "rows of a file that becomes shorter are lost silently (law 9)", "data/streaming.py",
+        "if len(data) < self.end - self.start:", "if False:", "data", "becomes_shorter",
+    ),
+    Mutation(
+        "labels that texts do not tell are doubted", "data/labels.py",
+        " & labels_follow(scores, labels)", "", "data", "do_not_follow_from_texts",
+    ),
+    Mutation(
+        "pairs of one question contradict one another", "data/checks.py",
+        "if len(by_better) > 1]", "if by_better]", "data", "several_pairs_of_one_question",
+    ),
+    Mutation(
         "the forecast of a sample starts at the sample", "data/size.py",
         "np.array(sizes), scores, tested, rows)", "np.array(sizes), scores, tested, len(labels))",
         "data", "test_the_forecast_of_a_sample",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuneworth.data import Example, Reading, read_examples
+from tuneworth.data import Example, Reading, open_source, read_examples
 from tuneworth.data.converting import TARGETS, CannotHoldError, to_row
+from tuneworth.data.registered import content_sha256
 from tuneworth.errors import InputError
 from tuneworth.task import Columns
 
@@ -108,3 +110,29 @@ def test_a_file_with_a_few_bytes_changed_is_read_or_refused(tmp_path, ending):
             bad[chance.randrange(len(bad))] = chance.randrange(256)
         path.write_bytes(bad if chance.random() < 0.8 else bad[: chance.randrange(len(bad))])
         checked(path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    pipe = tmp_path / "rows.csv"
+    os.mkfifo(pipe)
+    for read in (lambda: read_examples(pipe, Columns(), "auto"), lambda: content_sha256(str(pipe))):
+        with pytest.raises(InputError, match="a pipe or a device"):
+            read()
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"what about row {n},{'ab'[n % 2]}\n" for n in range(60)))
+    source = open_source(path, Columns(), "auto")
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match="became shorter"):
+        source.jobs[0].read()
+
+
+def test_of_very_many_columns_only_some_are_listed(tmp_path):
+    path = tmp_path / "wide.csv"
+    names = [f"c{n}" for n in range(5000)]
+    path.write_text("\n".join([",".join(names), *[",".join("x" for _ in names)] * 30]))
+    with pytest.raises(InputError, match="4,988 more") as caught:
+        read_examples(path, Columns(), "auto")
+    assert len(str(caught.value)) < 2000

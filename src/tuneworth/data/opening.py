@@ -122,9 +122,21 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def refuse_pipes(path: Path) -> None:
+    """Raise InputError for a pipe, socket or device: it can be read once, or has no end, and files are read twice."""
+    try:
+        odd = path.exists() and not path.is_file() and not path.is_dir()
+    except (OSError, ValueError):
+        return  # whoever opens it says what is wrong
+    if odd:
+        cure = "write its content to a file and give that"
+        raise InputError("this is a pipe or a device, not a file", where=str(path), cure=cure, code="file-kind")
+
+
 def _look(path: Path, shown: str) -> tuple[bytes, int]:
     """(first megabyte, size in bytes)."""
     code = "file-missing"
+    refuse_pipes(path)
     try:
         with path.open("rb") as file:
             return file.read(_HEAD), file.seek(0, 2)

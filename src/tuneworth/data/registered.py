@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tuneworth.data.folders import find_files, is_folder
 from tuneworth.data.hub import fetch_data_set
+from tuneworth.data.opening import refuse_pipes
 from tuneworth.errors import InputError
 from tuneworth.store.atomic import write_bytes
 from tuneworth.store.cache import cached_folder, manifest_problem, sha256_of
@@ -72,6 +73,7 @@ def content_sha256(name: str) -> str:
     version, part = _version(name)
     if version is not None:
         return version.parts[part].sha256
+    refuse_pipes(Path(name))
     if not is_folder(Path(name)):
         return sha256_of(Path(name))
     files = [file for part in find_files(Path(name)).parts.values() for file in part]

@@ -208,6 +208,9 @@ def _check_given(sample: Sample, columns: Columns) -> None:
         raise InputError.of(problems)
 
 
+_COLUMNS_SHOWN = 12
+
+
 class _Chooser:
     """Looks for the input and the output column among those that can be one."""
 
@@ -255,7 +258,10 @@ class _Chooser:
         return InputError(what, where=self.sample.where, cure=self.cure(), code="columns")
 
     def cure(self) -> str:
-        shown = ", ".join(f"'{name}' ({self._sample(name)})" for name in self.values) or "none"
+        names = list(self.values)
+        shown = ", ".join(f"'{name}' ({self._sample(name)})" for name in names[:_COLUMNS_SHOWN]) or "none"
+        if len(names) > _COLUMNS_SHOWN:
+            shown += f" and {len(names) - _COLUMNS_SHOWN:,} more"
         numbers = ""
         if self.sample.format in ("csv", "tsv") and self.sample.header:
             numbers = "; if the first line is a row, not a header, choose by number: --input 1 --output 2"
@@ -270,7 +276,9 @@ class _Chooser:
 
 
 def _or(names: Sequence[str]) -> str:
-    return " or ".join(f"'{name}'" for name in names)
+    shown = " or ".join(f"'{name}'" for name in names[:_COLUMNS_SHOWN])
+    more = len(names) - _COLUMNS_SHOWN
+    return f"{shown} or one of {more:,} more" if more > 0 else shown
 
 
 def _text(cell: Any) -> str:

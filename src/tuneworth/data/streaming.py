@@ -99,10 +99,15 @@ class Piece:
         return Rows(rows, tally, grid.blank)
 
     def read(self) -> bytes:
-        """The bytes of this part."""
+        """The bytes of this part. Raises InputError when the file has become shorter since it was opened."""
         with self.file.path.open("rb") as file:
             file.seek(self.start)
-            return file.read(self.end - self.start)
+            data = file.read(self.end - self.start)
+        if len(data) < self.end - self.start:
+            what = "the file became shorter while it was read"
+            cure = "wait until whoever writes it is done, and run the same command again"
+            raise InputError(what, where=self.file.shown, cure=cure, code="file-missing")
+        return data
 
 
 @dataclass(frozen=True, slots=True)
