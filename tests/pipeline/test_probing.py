@@ -28,7 +28,7 @@ from tuneworth.pipeline.probing import Clock, Stage, forgetting_json, robustness
 from tuneworth.plan.probing import PROBES
 from tuneworth.task import load_task
 
-ARMS = ("tfidf", "few-shot", "lora-short")
+ARMS = ("classical", "few-shot", "retrieved", "lora-short")
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,10 @@ def test_every_arm_is_asked_in_the_ways_that_apply_to_it(place: Path) -> None:
     rest = {"examples-1", "examples-2", "labels-1", "labels-2"}
     shots = len(run.arm("few-shot")["shots"])
     assert shots > 1
+    listed = {"labels-1", "labels-2"} if "Labels:" in str(run.arm("retrieved")["prompt"]) else set()
     wanted = {
-        "tfidf": requests, "lora-short": requests | instructions, "few-shot": requests | instructions | rest
+        "classical": requests, "lora-short": requests | instructions, "few-shot": requests | instructions | rest,
+        "retrieved": requests | instructions | listed,
     }  # fmt: skip
     for arm in ARMS:
         altered = read(run.folder.arm(arm) / "robustness.json")
@@ -113,7 +115,7 @@ def test_the_curve_has_its_points_and_leaves_no_weights(place: Path) -> None:
     assert train < rows
     for path, arm in (
         (run.folder.learning_curve, "lora-short"),
-        (run.folder.arm("tfidf") / "learning_curve.json", "tfidf"),
+        (run.folder.arm("classical") / "learning_curve.json", "classical"),
     ):
         curve = read(path)
         assert curve["arm"] == arm
@@ -158,7 +160,7 @@ def test_law_9_an_interrupted_probe_goes_on_with_the_next_part(place: Path, tmp_
     with pytest.raises(Interrupted):
         running.resume(other, watcher=StopsAt("altered requests: lora-short"))
     done = list(other.glob("arms/*/robustness.json"))
-    assert {path.parent.name for path in done} == {"tfidf", "few-shot"}
+    assert {path.parent.name for path in done} == {"classical", "few-shot", "retrieved"}
     before = [path.stat().st_mtime_ns for path in done]
     again = StopsAt("nothing")
     running.resume(other, watcher=again)
@@ -216,7 +218,7 @@ def test_a_training_that_the_budget_cuts_short_is_no_point(
 
 
 PLAN = {
-    "budget": {"robustness": 50.0, "lora-short": 250.0, "reserve": 20.0},
+    "budget": {"lora-short": 250.0, "robustness": 50.0, "reserve": 20.0},
     "probes": {"robustness": {"seconds": 50.0, "why": None}, "forgetting": {"seconds": 30.0, "why": "no room"}},
 }
 
@@ -235,9 +237,9 @@ def test_a_probe_is_begun_only_when_its_time_is_there() -> None:
 
 def test_a_hosted_model_is_not_asked_what_would_be_paid_for(place: Path) -> None:
     folder = load_run(place / "run").folder
-    record = {"name": "few-shot@gpt", "family": "prompt", "status": "done"}
-    stage = Stage(SimpleNamespace(folder=folder), None, clock(9), None, ())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="paid for"), stage.probed(record):
+    record = {"name": "few-shot@gpt", "family": "prompt", "status": "done", "provider": {"name": "gpt"}}
+    stage = Stage(SimpleNamespace(folder=folder, local=None), None, clock(9), None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="is paid for each request"), stage.probed(record):
         pass
 
 

@@ -9,8 +9,9 @@ from importlib.metadata import version
 from typing import Any
 
 from tuneworth.decision import ArmResult, AtOnce, LearningCurve, Price, Probes, TokenPrice, decide
-from tuneworth.evaluation.metrics import default_metric
-from tuneworth.pipeline.planning import ARMS, Workshop, machine_price
+from tuneworth.evaluation.metrics import main_metric
+from tuneworth.pipeline.ladder import arms_of
+from tuneworth.pipeline.planning import Workshop, machine_price
 from tuneworth.store.atomic import read_json, read_jsonl, write_json
 from tuneworth.store.cache import sha256_of
 from tuneworth.store.run import RunFolder, read_arm
@@ -23,8 +24,8 @@ def write_verdict(work: Workshop) -> None:
     """Weigh the arms; write verdict.json."""
     folder = work.folder
     price = machine_price(work)
-    records = [read_arm(folder, name) for name in ARMS if folder.arm_record(name).is_file()]
-    metric = default_metric(work.splits.kind) if work.task.metric == "auto" else work.task.metric
+    records = [read_arm(folder, name) for name in arms_of(work.task) if folder.arm_record(name).is_file()]
+    metric = main_metric(work.task, work.splits.kind)
     provenance = {
         "data": f"sha256:{work.splits.data_sha256}",
         **_data_set(work),
@@ -70,12 +71,18 @@ def _result(folder: RunFolder, record: Mapping[str, Any], price: Price) -> ArmRe
         seconds_p95=record["latency_seconds"].get("p95"),
         machine_seconds_per_request=record["machine_seconds_per_request"],
         row_seconds=tuple(row["seconds"] for row in rows),
-        usd_to_build=record["build_seconds"] / 3600 * price.usd_per_machine_hour,
+        usd_to_build=_usd_to_build(record, price),
         truncated=record["truncated"],
         empty=record["empty"],
         invalid=record["invalid"],
         **_optional(record),
     )
+
+
+def _usd_to_build(record: Mapping[str, Any], price: Price) -> float | None:
+    """Machine time, and what hosted models were paid for the answers that a choice needed; None where unknown."""
+    paid = record.get("build_usd", 0.0)
+    return None if paid is None else float(record["build_seconds"] / 3600 * price.usd_per_machine_hour + paid)
 
 
 def _optional(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tuneworth.evaluation.local import LocalModel
 from tuneworth.evaluation.perturbing import PERTURBATIONS, reformed
 from tuneworth.evaluation.prompts import SHORT
 from tuneworth.evaluation.robustness import ROWS
+from tuneworth.pipeline.ladder import AT
 from tuneworth.plan import EVALUATIONS, Rates, training_plan
 from tuneworth.plan.budget import reserve_seconds
 from tuneworth.plan.probing import FORGETTING, Point, Speeds, Work, afford_probes, probe_seconds
@@ -48,7 +49,11 @@ def add_probes(
         judging_rows=min(JUDGING_ROWS, validation_rows),
     )
     trained = {arm: rate for arm, rate in rates.train.items() if arm in plan["trainings"]}
-    asked = {arm: rate for arm, rate in rates.answer.items() if arm in trained or arm not in rates.train}
+    asked = {
+        arm: rate
+        for arm, rate in rates.answer.items()
+        if arm not in plan["skipped"] and AT not in arm and (arm in trained or arm not in rates.train)
+    }
     speeds = Speeds(asked, trained, _a_token(bench, local, rates), rates.classical)
     seconds = probe_seconds(work, speeds)
     left = budget["reserve"] - reserve_seconds(sum(budget.values()))
@@ -66,7 +71,8 @@ def add_probes(
 
 def curve_point(bench: Bench, size: int, width: int) -> Point:
     """How a training on `size` rows is done: by the same rule as a run that had no more of them."""
-    settings = training_plan(bench.task.training, train_rows=size, width=width)
+    preference = bench.kind == "preference"
+    settings = training_plan(bench.task.training, train_rows=size, width=width, preference=preference)
     batch_size = int(settings.batch_size.value)
     return Point(math.ceil(float(settings.epochs.value) * size / batch_size), batch_size, EVALUATIONS)
 
@@ -82,6 +88,6 @@ def _applies(perturbation: Any, bench: Bench, form: Any) -> bool:
 
 def _a_token(bench: Bench, local: LocalModel, rates: Rates) -> float:
     """Training seconds a token: of the quickest arm, whose prompt is the shortest."""
-    rows, _ = local.training_rows(bench.form(SHORT), bench.train[:_SAMPLE])
+    rows, _ = local.learnable(bench.form(SHORT), bench.train[:_SAMPLE], bench.kind)
     tokens = sum(len(row.ids) for row in rows) / max(1, len(rows))
     return min(rates.train.values(), default=0.0) / max(1.0, tokens)
