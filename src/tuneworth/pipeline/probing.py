@@ -51,6 +51,10 @@ class OutOfTimeError(Exception):
     """The budget is used up in the middle of a probe; what is done of it is kept."""
 
 
+class CannotAskError(Exception):
+    """A finished arm that cannot be asked again, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """What is left of the budget, in seconds; endless when nobody counts."""
@@ -95,7 +99,7 @@ class Stage:
 
     @contextmanager
     def probed(self, record: Mapping[str, Any]) -> Iterator[Probed]:
-        """The arm, ready to be asked. Raises ValueError when it cannot be asked again."""
+        """The arm, ready to be asked. Raises CannotAskError when it cannot be asked again."""
         if record["family"] == "classical":
             yield probed_classical(record["name"], self._fitted())
         else:
@@ -105,16 +109,16 @@ class Stage:
     def form_of(self, record: Mapping[str, Any]) -> Form:
         """The prompt form that a finished arm was judged with, by the name that its arm.json holds.
 
-        Raises ValueError when the arm cannot be asked as it was then.
+        Raises CannotAskError when the arm cannot be asked as it was then.
         """
         if record.get("provider"):
-            raise ValueError("a hosted model is paid for each request, so it is not asked more than the arm needs")
+            raise CannotAskError("a hosted model is paid for each request, so it is not asked more than the arm needs")
         arm = arms_of(self.work.task)[record["name"]]
         forms: Sequence[Form] = [self.bench.form(arm.taught.form)] if arm.taught else []
         forms = arm.asked.forms(self.work, self.bench) if arm.asked else forms
         form = next((form for form in forms if form.name == record["form"]), None)
         if form is None or form.messages(self.bench.test[0]) != record["prompt"]:
-            raise ValueError("its prompt cannot be made again from the task and its rows")
+            raise CannotAskError("its prompt cannot be made again from the task and its rows")
         return form
 
     def each(self, title: str, file: str, units: Callable[[Probed], int]) -> Iterator[tuple[Path, Probed]]:
@@ -128,7 +132,7 @@ class Stage:
                 with self.probed(record) as probed:
                     self.work.watcher.begin(f"{title}: {record['name']}", units(probed))
                     yield path, probed
-            except ValueError as error:
+            except CannotAskError as error:
                 self.left_out[record["name"]] = str(error)
 
     def _fitted(self) -> Classical:
@@ -195,7 +199,7 @@ def _at_once(stage: Stage) -> str | None:
             with stage.probed(record) as probed:
                 watcher.begin(f"requests at once: {record['name']}", len(MOMENTS))
                 found = at_once(probed, stage.bench.validation, watcher.advance)
-        except ValueError as error:
+        except CannotAskError as error:
             stage.left_out[record["name"]] = str(error)
             continue
         write_arm(folder, {**record, "at_once": [asdict(point) for point in found]})
