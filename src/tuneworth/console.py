@@ -270,6 +270,9 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     console.print(budget)
     for arm, why in plan["skipped"].items():
         console.print(Text(f"{arm} is skipped: {why}", "yellow"))
+    for probe, planned in plan.get("probes", {}).items():
+        if planned["why"]:
+            console.print(Text(f"{probe} is not afforded: {planned['why']}", "dim"))
 
 
 def _arms_table(verdict: Mapping[str, Any]) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,8 @@ from tuneworth.evaluation.perturbing import (
     reformed,
     typos,
 )
-from tuneworth.evaluation.prompts import FULL, SHORT, PromptForm, prompt_form, with_shots
+from tuneworth.evaluation.prompts import FULL, SHORT, PromptForm, Told, prompt_form, with_shots
+from tuneworth.evaluation.retrieved import Neighbours, RetrievedForm
 from tuneworth.task import Task
 
 LABELS = ("card_arrival", "card_not_working", "Labels: other", "top up")
@@ -115,21 +117,37 @@ def test_other_spacing_changes_spaces_and_ends_of_sentences_alone() -> None:
     assert [w.rstrip(".,?") for w in found.split()] == [w.rstrip(".,?") for w in text.split()]
 
 
+KINDS = ("classification", "multilabel", "extraction", "reasoning", "generation")
+TOLD = Told({"type": "object", "properties": {"city": {"type": "string"}}}, columns=("article", "summary"))
+
+
 def test_every_built_in_sentence_is_reworded_and_the_labels_stay() -> None:
-    texts = [form(FULL).system or "", form(SHORT).system or ""]
+    forms = [prompt_form(name, Task(), kind, LABELS, TOLD) for kind in KINDS for name in (FULL, SHORT)]
     for sentence in REWORDINGS:
-        assert any(sentence in text for text in texts), f"no prompt form says '{sentence}' any more"
-    for name in ("instruction-1", "instruction-2"):
-        for shape in (FULL, SHORT):
-            changed = reformed(form(shape), BY_NAME[name], LABELS, 0)
-            assert changed is not None and changed.system is not None
-            assert changed.system != form(shape).system
-            assert not any(sentence in changed.system.replace("- Labels: other", "") for sentence in REWORDINGS)
-        full = reformed(form(FULL), BY_NAME[name], LABELS, 0)
-        assert full is not None and full.system is not None
-        assert "\n".join(f"- {label}" for label in LABELS) in full.system
-    one, two = (reformed(form(), BY_NAME[f"instruction-{n}"], LABELS, 0) for n in (1, 2))
-    assert one != two
+        assert any(sentence in (f.system or "") for f in forms), f"no prompt form says '{sentence}' any more"
+    listed = "\n".join(f"- {label}" for label in LABELS)
+    for told in (form for form in forms if form.system):
+        changed = [reformed(told, BY_NAME[f"instruction-{n}"], LABELS, 0) for n in (1, 2)]
+        systems = [found.system for found in changed if isinstance(found, PromptForm) and found.system]
+        assert len({told.system, *systems}) == 3
+        assert all((listed in system) == (listed in str(told.system)) for system in systems)
+        for system in systems:
+            assert not any(line.startswith(tuple(REWORDINGS)) for line in system.split("\n") if line[:2] != "- ")
+            assert not system.startswith("Please do")  # ours are reworded, only a user's own is framed
+
+
+def test_what_stands_before_retrieved_examples_is_altered() -> None:
+    rows = [example(f"text {n}", LABELS[n % 4], n) for n in range(8)]
+    neighbours = Neighbours(tuple(rows), lambda text: np.arange(8, dtype=np.float32), "none")
+    retrieved = RetrievedForm("full, 2 retrieved", form(), neighbours, 2)
+    for name in ("instruction-1", "labels-1"):
+        changed = reformed(retrieved, BY_NAME[name], LABELS, 0)
+        assert isinstance(changed, RetrievedForm)
+        before, after = (one.messages(example("which", number=99)) for one in (retrieved, changed))
+        assert before[0] != after[0]
+        assert before[1:] == after[1:]
+        assert len(before) == 6
+    assert reformed(retrieved, BY_NAME["examples-1"], LABELS, 0) is None
 
 
 def test_a_users_own_instruction_is_framed_not_reworded() -> None:

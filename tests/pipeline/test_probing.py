@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,22 +18,35 @@ from test_run import write_rows
 from tiny import tiny_model, write_tokenizer
 from tuneworth import load_run
 from tuneworth.errors import Interrupted
+from tuneworth.evaluation import forgetting, load, scope
 from tuneworth.evaluation.forgetting import Knowledge
+from tuneworth.evaluation.general import general_questions, general_requests, general_texts
 from tuneworth.evaluation.perturbing import PERTURBATIONS
 from tuneworth.evaluation.robustness import Robustness, Shaken
 from tuneworth.evaluation.tuned import Attempt
 from tuneworth.evaluation.watching import Silent
 from tuneworth.pipeline import curve_drawing, probing, running
 from tuneworth.pipeline.curve_drawing import was_whole
-from tuneworth.pipeline.probing import Clock, Stage, forgetting_json, robustness_json
+from tuneworth.pipeline.probing import CannotAskError, Clock, Stage, forgetting_json, robustness_json
 from tuneworth.plan.probing import PROBES
 from tuneworth.task import load_task
 
-ARMS = ("classical", "few-shot", "lora-short")
+ARMS = ("classical", "few-shot", "retrieved", "lora-short")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_material() -> Iterator[None]:
+    """Few texts, questions, requests and moments: a tiny model in float32 is no quicker than its tokens are many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "MOMENTS", {1: 2, 4: 2, 16: 2})
+        patch.setattr(scope, "general_requests", lambda: general_requests()[:12])
+        patch.setattr(forgetting, "general_texts", lambda: general_texts()[:5])
+        patch.setattr(forgetting, "general_questions", lambda: general_questions()[:10])
+        yield
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(_little_material: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model, few rows, and a finished run whose budget affords all probes."""
     place = tmp_path_factory.mktemp("probes")
     tiny_model().float().save_pretrained(place / "model")
@@ -77,8 +91,10 @@ def test_every_arm_is_asked_in_the_ways_that_apply_to_it(place: Path) -> None:
     rest = {"examples-1", "examples-2", "labels-1", "labels-2"}
     shots = len(run.arm("few-shot")["shots"])
     assert shots > 1
+    listed = {"labels-1", "labels-2"} if "Labels:" in str(run.arm("retrieved")["prompt"]) else set()
     wanted = {
-        "classical": requests, "lora-short": requests | instructions, "few-shot": requests | instructions | rest
+        "classical": requests, "lora-short": requests | instructions, "few-shot": requests | instructions | rest,
+        "retrieved": requests | instructions | listed,
     }  # fmt: skip
     for arm in ARMS:
         altered = read(run.folder.arm(arm) / "robustness.json")
@@ -91,7 +107,7 @@ def test_every_arm_is_asked_in_the_ways_that_apply_to_it(place: Path) -> None:
         strangers = read(run.folder.arm(arm) / "out_of_scope.json")
         shares = [strangers[how] for how in ("answered", "declined", "empty", "invalid")]
         assert sum(shares) == pytest.approx(1)
-        assert strangers["rows"] == 60
+        assert strangers["rows"] == 12
         assert 0 <= strangers["auroc"] <= 1
         assert [point["requests"] for point in run.arm(arm)["at_once"]] == [1, 4, 16]
     assert (run.folder.arm("lora-short") / "forgetting.json").is_file()
@@ -158,7 +174,7 @@ def test_law_9_an_interrupted_probe_goes_on_with_the_next_part(place: Path, tmp_
     with pytest.raises(Interrupted):
         running.resume(other, watcher=StopsAt("altered requests: lora-short"))
     done = list(other.glob("arms/*/robustness.json"))
-    assert {path.parent.name for path in done} == {"classical", "few-shot"}
+    assert {path.parent.name for path in done} == {"classical", "few-shot", "retrieved"}
     before = [path.stat().st_mtime_ns for path in done]
     again = StopsAt("nothing")
     running.resume(other, watcher=again)
@@ -235,9 +251,9 @@ def test_a_probe_is_begun_only_when_its_time_is_there() -> None:
 
 def test_a_hosted_model_is_not_asked_what_would_be_paid_for(place: Path) -> None:
     folder = load_run(place / "run").folder
-    record = {"name": "few-shot@gpt", "family": "prompt", "status": "done"}
-    stage = Stage(SimpleNamespace(folder=folder), None, clock(9), None, ())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="paid for"), stage.probed(record):
+    record = {"name": "few-shot@gpt", "family": "prompt", "status": "done", "provider": {"name": "gpt"}}
+    stage = Stage(SimpleNamespace(folder=folder, local=None), None, clock(9), None)  # type: ignore[arg-type]
+    with pytest.raises(CannotAskError, match="is paid for each request"), stage.probed(record):
         pass
 
 

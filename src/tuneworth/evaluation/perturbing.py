@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from tuneworth.data.example import Example
+from tuneworth.evaluation.forms import Form
 from tuneworth.evaluation.prompts import PromptForm
+from tuneworth.evaluation.retrieved import RetrievedForm
 
 TYPO_RATE = 0.15
 """Share of the words of four letters or more that get one typing error each; every text that has one gets at least
@@ -62,11 +64,18 @@ def altered(example: Example, perturbation: Perturbation, kind: str, seed: int) 
     return replace(example, messages=messages)
 
 
-def reformed(form: PromptForm, perturbation: Perturbation, labels: Sequence[str], seed: int) -> PromptForm | None:
-    """`form` altered, or None where there is nothing in it that this perturbation could alter."""
+def reformed(form: Form, perturbation: Perturbation, labels: Sequence[str], seed: int) -> Form | None:
+    """`form` altered, or None where there is nothing in it that this perturbation could alter.
+
+    Of retrieved examples what stands before them is altered; their order is that of their likeness.
+    """
     if perturbation.reform is None:
         return form
-    return perturbation.reform(form, labels, random.Random(f"{perturbation.name}/{seed}"))
+    chance = random.Random(f"{perturbation.name}/{seed}")
+    if isinstance(form, RetrievedForm):
+        base = perturbation.reform(form.base, labels, chance)
+        return None if base is None else replace(form, base=base)
+    return perturbation.reform(form, labels, chance) if isinstance(form, PromptForm) else None
 
 
 def answer_words(example: Example, kind: str) -> frozenset[str]:
@@ -152,10 +161,39 @@ REWORDINGS: dict[str, tuple[str, str]] = {
         "Choose the label that describes the message most closely.",
         "Read the message and sort it under the most suitable label.",
     ),
+    "Decide which labels fit the message.": (
+        "Choose every label that describes the message.",
+        "Read the message and name all the labels that suit it.",
+    ),
+    "Extract what the message says.": (
+        "Read the message and write down what it states.",
+        "Find the details that the message gives.",
+    ),
+    "Solve the problem step by step.": (
+        "Work out the problem one step after the other.",
+        "Think through the problem in small steps and solve it.",
+    ),
+    "You are given": ("You will see", "Here you have"),
     "Labels:": ("Possible labels:", "These are the labels to choose from:"),
     "Answer with exactly one label and nothing else.": (
         "Write only that label, without any other words.",
         "Your reply must be one of the labels and nothing more.",
+    ),
+    "Answer with a JSON array of the labels that fit, such as": (
+        "Write the fitting labels as a JSON array, for example",
+        "Your reply must be a JSON array of the labels that fit, like",
+    ),
+    "Answer with one JSON object and nothing else.": (
+        "Write a single JSON object, without any other words.",
+        "Your reply must be one JSON object and nothing more.",
+    ),
+    "Reply with the labels of the message as a JSON array.": (
+        "Write the message's labels in a JSON array.",
+        "Answer with a JSON array of the labels of the message.",
+    ),
+    "Reply with the JSON object of the message.": (
+        "Write the JSON object that belongs to the message.",
+        "Answer with the message's JSON object.",
     ),
     "Reply with the label of the message.": (
         "Write the label that belongs to the message.",

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tuneworth.data.example import Example
 from tuneworth.evaluation.arms import Bench
 from tuneworth.evaluation.classical import Classical
+from tuneworth.evaluation.forms import Form
 from tuneworth.evaluation.local import LocalModel
 from tuneworth.evaluation.metrics import score
-from tuneworth.evaluation.prompts import FULL, SHORT, PromptForm
+from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.evaluation.records import Answer, RawAnswer
 
 NO_FORM = PromptForm("none", None)
@@ -27,11 +28,11 @@ class Probed:
 
     name: str
     family: str
-    form: PromptForm
-    ask: Callable[[PromptForm, Sequence[Example]], list[RawAnswer]]
+    form: Form
+    ask: Callable[[Form, Sequence[Example]], list[RawAnswer]]
     confidence: Callable[[Sequence[Example], Sequence[RawAnswer]], list[float]] | None
 
-    def scored(self, bench: Bench, form: PromptForm, examples: Sequence[Example]) -> list[Answer]:
+    def scored(self, bench: Bench, form: Form, examples: Sequence[Example]) -> list[Answer]:
         """Answered in `form` and scored by the task's metric."""
         return score(examples, self.ask(form, examples), bench.scoring.metric)
 
@@ -47,19 +48,16 @@ def probed_classical(name: str, fitted: Classical) -> Probed:
 
 
 @contextmanager
-def probed_model(bench: Bench, record: Mapping[str, Any], local: LocalModel) -> Iterator[Probed]:
-    """The arm of an arm.json, its weights on the model as long as the block runs.
+def probed_model(bench: Bench, record: Mapping[str, Any], local: LocalModel, form: Form) -> Iterator[Probed]:
+    """The arm of an arm.json behind its form, its weights on the model as long as the block runs.
 
     Its confidence is p(answer and its end | prompt) for labels, by which a model that is made to choose one also tells
     how willingly it wrote it, and for free text the geometric mean of its tokens' p.
     """
-    if record.get("provider"):
-        raise ValueError("a hosted model is paid for each request, so it is not asked more than the arm needs")
-    form = form_of(bench, record)
     tuned = record["family"] == "fine-tune"
     with local.tuned(bench.folder.arm(record["name"]) / "model") if tuned else nullcontext():
 
-        def ask(form: PromptForm, examples: Sequence[Example]) -> list[RawAnswer]:
+        def ask(form: Form, examples: Sequence[Example]) -> list[RawAnswer]:
             return local.answer(form, examples, bench.scoring)
 
         def confidence(examples: Sequence[Example], answers: Sequence[RawAnswer]) -> list[float]:
@@ -70,18 +68,3 @@ def probed_model(bench: Bench, record: Mapping[str, Any], local: LocalModel) -> 
 
         knows = bench.kind not in ("preference", "tools")  # no answer is written, or tools stand in the prompt
         yield Probed(record["name"], record["family"], form, ask, confidence if knows else None)
-
-
-def form_of(bench: Bench, record: Mapping[str, Any]) -> PromptForm:
-    """The prompt form that a finished arm was judged with, found again from what its arm.json tells.
-
-    Raises ValueError when no form of this task gives the prompt that is written there.
-    """
-    by_id = {example.id: example for example in bench.train}
-    shots = tuple(by_id[name] for name in record["shots"])
-    for name in (SHORT, FULL):
-        base = bench.form(name)
-        form = replace(base, shots=shots)
-        if form.messages(bench.test[0]) == record["prompt"]:
-            return form
-    raise ValueError(f"the prompt of {record['name']} is of no known form")

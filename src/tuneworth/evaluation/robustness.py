@@ -53,7 +53,8 @@ def robustness(
     advance(1)
     shaken = []
     for perturbation in applicable(probed, bench.scoring.labels):
-        form = reformed(probed.form, perturbation, bench.scoring.labels, bench.task.seed) or probed.form
+        form = reformed(probed.form, perturbation, bench.scoring.labels, bench.task.seed)
+        assert form is not None  # it is applicable
         after = probed.scored(bench, form, [altered(row, perturbation, bench.kind, bench.task.seed) for row in rows])
         changed = sum(_said(a) != _said(b) for a, b in zip(before, after, strict=True)) / len(rows)
         shaken.append(Shaken(perturbation, tuple(a.score for a in after), changed))

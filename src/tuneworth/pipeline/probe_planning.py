@@ -15,6 +15,7 @@ from tuneworth.evaluation.local import LocalModel
 from tuneworth.evaluation.perturbing import PERTURBATIONS, reformed
 from tuneworth.evaluation.prompts import SHORT
 from tuneworth.evaluation.robustness import ROWS
+from tuneworth.pipeline.ladder import AT
 from tuneworth.plan import EVALUATIONS, Rates, training_plan
 from tuneworth.plan.budget import reserve_seconds
 from tuneworth.plan.probing import FORGETTING, Point, Speeds, Work, afford_probes, probe_seconds
@@ -48,7 +49,11 @@ def add_probes(
         judging_rows=min(JUDGING_ROWS, validation_rows),
     )
     trained = {arm: rate for arm, rate in rates.train.items() if arm in plan["trainings"]}
-    asked = {arm: rate for arm, rate in rates.answer.items() if arm in trained or arm not in rates.train}
+    asked = {
+        arm: rate
+        for arm, rate in rates.answer.items()
+        if arm not in plan["skipped"] and AT not in arm and (arm in trained or arm not in rates.train)
+    }
     speeds = Speeds(asked, trained, _a_token(bench, local, rates), rates.classical)
     seconds = probe_seconds(work, speeds)
     left = budget["reserve"] - reserve_seconds(sum(budget.values()))

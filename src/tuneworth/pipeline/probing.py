@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,12 +21,14 @@ from tuneworth.decision.statistics import compare, skewed_interval, spread, wils
 from tuneworth.evaluation.arms import Bench, stratified
 from tuneworth.evaluation.classical import Classical, fit_classical
 from tuneworth.evaluation.forgetting import Knowledge, knowledge, steps_of_knowledge
+from tuneworth.evaluation.forms import Form
 from tuneworth.evaluation.load import MOMENTS, at_once
 from tuneworth.evaluation.probed import Probed, probed_classical, probed_model
 from tuneworth.evaluation.robustness import ROWS, Robustness, applicable, robustness
 from tuneworth.evaluation.scope import Strangers, strangers
 from tuneworth.evaluation.tuned import Job
 from tuneworth.pipeline.curve_drawing import draw_classical_curve, draw_curve
+from tuneworth.pipeline.ladder import arms_of
 from tuneworth.pipeline.planning import Workshop
 from tuneworth.pipeline.probe_planning import predicted
 from tuneworth.plan.budget import reserve_seconds
@@ -47,6 +49,10 @@ _BEYOND_PLAN = 1.15  # a probe that was not planned is begun only with so much m
 
 class OutOfTimeError(Exception):
     """The budget is used up in the middle of a probe; what is done of it is kept."""
+
+
+class CannotAskError(Exception):
+    """A finished arm that cannot be asked again, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +87,39 @@ class Stage:
     bench: Bench
     clock: Clock
     job_of: Callable[[str], Job]
-    names: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
     _classical: Classical | None = None
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """arm.json of every arm that is done."""
-        found = [read_arm(self.work.folder, name) for name in self.names]
+        folder = self.work.folder
+        found = [read_arm(folder, name) for name in arms_of(self.work.task) if folder.arm_record(name).is_file()]
         return [record for record in found if record["status"] == "done"]
 
     @contextmanager
     def probed(self, record: Mapping[str, Any]) -> Iterator[Probed]:
-        """The arm, ready to be asked. Raises ValueError when it cannot be asked again."""
+        """The arm, ready to be asked. Raises CannotAskError when it cannot be asked again."""
         if record["family"] == "classical":
             yield probed_classical(record["name"], self._fitted())
-        elif "model_sha256" not in record:
-            raise ValueError("its model is hosted, and every request of a probe would be paid for")
         else:
-            with probed_model(self.bench, record, self.work.local) as probed:
+            with probed_model(self.bench, record, self.work.local, self.form_of(record)) as probed:
                 yield probed
+
+    def form_of(self, record: Mapping[str, Any]) -> Form:
+        """The prompt form that a finished arm was judged with, by the name that its arm.json holds.
+
+        Raises CannotAskError when the arm cannot be asked as it was then.
+        """
+        if record.get("provider"):
+            raise CannotAskError("a hosted model is paid for each request, so it is not asked more than the arm needs")
+        arm = arms_of(self.work.task)[record["name"]]
+        forms: Sequence[Form] = [self.bench.form(arm.taught.form)] if arm.taught else []
+        forms = arm.asked.forms(self.work, self.bench) if arm.asked else forms
+        form = next((form for form in forms if form.name == record["form"]), None)
+        if form is None or form.messages(self.bench.test[0]) != record["prompt"]:
+            raise CannotAskError("its prompt cannot be made again from the task and its rows")
+        return form
 
     def each(self, title: str, file: str, units: Callable[[Probed], int]) -> Iterator[tuple[Path, Probed]]:
         """Every arm whose part is not done, and the file to write; the bar begun with `units` of the arm."""
@@ -113,7 +132,7 @@ class Stage:
                 with self.probed(record) as probed:
                     self.work.watcher.begin(f"{title}: {record['name']}", units(probed))
                     yield path, probed
-            except ValueError as error:
+            except CannotAskError as error:
                 self.left_out[record["name"]] = str(error)
 
     def _fitted(self) -> Classical:
@@ -127,8 +146,7 @@ def run_probes(work: Workshop, job_of: Callable[[str], Job], *, forced: bool = F
     """Run the probes that time allows, or all of them when `forced`; write probes.json. `job_of` tells how a
     fine-tuned arm is trained."""
     plan = read_json(work.folder.plan)
-    names = tuple(work.folder.arm_names())  # at_once writes arm.json again, and arms are listed by their time
-    stage = Stage(work, work.bench(plan["test_rows"]), Clock.of(work, forced), job_of, names)
+    stage = Stage(work, work.bench(plan["test_rows"]), Clock.of(work, forced), job_of)
     probes: dict[str, Any] = read_json(work.folder.probes)["probes"] if work.folder.probes.is_file() else {}
     for name in PROBES:
         if probes.get(name, {}).get("status") == "done":
@@ -142,12 +160,14 @@ def run_probes(work: Workshop, job_of: Callable[[str], Job], *, forced: bool = F
                 why = "the budget was used up while it ran; `tuneworth probe RUN` goes on where it stopped"
         probes[name] = {"status": "skipped" if why else "done", "why": why, "seconds": time.monotonic() - started}
         work.folder.log("probe", name=name, **probes[name])
-        if why is not None:
-            work.watcher.note(f"probe {name}: skipped, {why}")
-            if name == FORGETTING and work.task.decision.largest_forgetting is not None:
-                work.watcher.note("decision.largest_forgetting is not checked, since forgetting was not measured")
     content = {"schema": "tuneworth.probes/1", "probes": probes, "arms_left_out": stage.left_out}
     write_json(work.folder.probes, content)  # last: it marks the stage as done
+    missing = [name for name, probe in probes.items() if probe["status"] != "done"]
+    if missing:
+        names = ", ".join(missing)
+        work.watcher.note(f"not measured: {names} (probes.json says why; `tuneworth probe RUN` measures what can be)")
+    if FORGETTING in missing and work.task.decision.largest_forgetting is not None:
+        work.watcher.note("decision.largest_forgetting is not checked, since forgetting was not measured")
 
 
 def _why_not(plan: Mapping[str, Any], name: str, clock: Clock) -> str | None:
@@ -179,7 +199,7 @@ def _at_once(stage: Stage) -> str | None:
             with stage.probed(record) as probed:
                 watcher.begin(f"requests at once: {record['name']}", len(MOMENTS))
                 found = at_once(probed, stage.bench.validation, watcher.advance)
-        except ValueError as error:
+        except CannotAskError as error:
             stage.left_out[record["name"]] = str(error)
             continue
         write_arm(folder, {**record, "at_once": [asdict(point) for point in found]})
