@@ -310,6 +310,11 @@ MUTATIONS = [
         "if ids[: len(prompt_ids)] != prompt_ids:", "if False:", "rendering", "test_law_2",
     ),
     Mutation(
+        "a template writes today's date (law 2)", "rendering/template.py",
+        "= _DAY.strftime", "= lambda form: datetime.now().strftime(form)",
+        "rendering", "test_law_2_a_template_that_writes_the_date",
+    ),
+    Mutation(
         "control strings of a text become control tokens (law 26)", "rendering/renderer.py",
         "if not any(self._structure.search(content) for content in contents):", "if True:",
         "rendering", "test_law_26",
@@ -368,9 +373,13 @@ MUTATIONS = [
         "data", "test_rare_rows",
     ),
     Mutation(
-        "the probability of a label comes from the row itself", "data/relevance.py",
-        "fit_plain(counts[learnt], names[learnt], _STRENGTH)", "fit_plain(counts, names, _STRENGTH)",
-        "data", "test_planted_rows_with_random_labels",
+        "words are weighted by how often they are missing", "data/words.py",
+        "(1 + texts_with[kept])", "(1 + len(texts) - texts_with[kept])", "data", "test_words_and_weights",
+    ),
+    Mutation(
+        "the curve learns from the rows that it is asked for", "data/plain.py",
+        "features.counts[learnt], known, classes", "features.counts[asked], labels[asked], classes",
+        "data", "never_looks_at_the_labels",
     ),
     Mutation(
         "the forecast of a sample starts at the sample", "data/size.py",
@@ -479,12 +488,12 @@ MUTATIONS = [
         "    _check_same(example, row, shape)\n    beside", "    beside", "data", "refused_by_name",
     ),
     Mutation(
-        "audit: a label is evidence for itself (ridge)", "data/labels.py",
+        "audit: a label is evidence for itself (ridge)", "data/plain.py",
         "(predicted - leverage * wanted) / (1 - leverage)", "predicted", "data", "no_evidence_for_itself",
     ),
     Mutation(
-        "audit: a label is evidence for itself (naive Bayes)", "data/labels.py",
-        "counts.indices] - counts.data + SMOOTHING", "counts.indices] + SMOOTHING", "data", "no_evidence_for_itself",
+        "audit: a label is evidence for itself (naive Bayes)", "data/plain.py",
+        "counts.indices]).ravel() - counts.data", "counts.indices]).ravel()", "data", "no_evidence_for_itself",
     ),
     Mutation(
         "audit: runs go on from one text into the next", "data/sketches.py",

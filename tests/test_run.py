@@ -74,6 +74,7 @@ def same_plan(place: Path, other: Path, test: str = "test.csv") -> Any:
     plan = json.loads((place / "run" / "plan.json").read_text())
     for training in plan["trainings"].values():
         training["seconds"] = 1000.0  # a busy machine must not cut a training here
+    plan["probes"] = {}  # theirs is another test
     (other / "plan.json").write_text(json.dumps(plan))
     return job
 

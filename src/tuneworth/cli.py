@@ -159,6 +159,7 @@ for _name, _about in {
     "baseline": "Run the prompting arms and the classical arm.",
     "train": "Run all arms, fine-tuning included.",
     "evaluate": "Score all arms on the test rows.",
+    "probe": "Measure what the budget left out: altered requests, strangers, forgetting, load, the learning curve.",
     "decide": "Weigh the arms and state the verdict.",
     "report": "Write the report as one HTML file.",
 }.items():
@@ -288,11 +289,15 @@ def _document(folder: RunFolder, stage: str) -> dict[str, Any]:
         return read_json(folder.plan)
     if stage in _ARM_STAGES:
         return {"arms": [read_arm(folder, name) for name in folder.arm_names()]}
+    if stage == "probe":
+        from tuneworth.pipeline.probing import probes_document
+
+        return probes_document(folder)
     return read_json(folder.verdict)
 
 
 def _show(folder: RunFolder, stage: str) -> None:
-    from tuneworth.console import show_arms, show_audit, show_plan, show_splits, show_verdict
+    from tuneworth.console import show_arms, show_audit, show_plan, show_probes, show_splits, show_verdict
 
     if stage == "split":
         show_splits(_document(folder, stage))
@@ -302,6 +307,8 @@ def _show(folder: RunFolder, stage: str) -> None:
         show_plan(_document(folder, stage))
     elif stage in _ARM_STAGES:
         show_arms(_document(folder, stage)["arms"])
+    elif stage == "probe":
+        show_probes(_document(folder, stage))
     else:
         show_verdict(_document(folder, stage))
     if stage == "report":

@@ -148,6 +148,37 @@ def show_arms(arms: Sequence[Mapping[str, Any]]) -> None:
     _stdout().print(table)
 
 
+def show_probes(found: Mapping[str, Any]) -> None:
+    """Of each arm its worst loss under alterations, what it forgot, how it met strangers, and how it bears a load."""
+    console = _stdout()
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("arm")
+    for title in ("worst alteration", "forgotten, nats", "strangers answered", "told apart", "p50 s at 1, 4, 16"):
+        table.add_column(title, justify="right")
+    for name, arm in found["arms"].items():
+        altered = {k: v for k, v in arm.get("robustness", {}).items() if k != "schema"}
+        worst = min(altered, key=lambda key: altered[key]["difference"], default=None)
+        forgotten, strangers = arm.get("forgetting"), arm.get("out_of_scope", {})
+        if not arm:
+            continue
+        table.add_row(
+            Text(name),
+            "-" if worst is None else f"{worst} {100 * altered[worst]['difference']:+.1f} points",
+            _number(forgotten["loss_after"] - forgotten["loss_before"] if forgotten else None, "+.3f"),
+            _number(strangers.get("answered"), ".0%"),
+            _number(strangers.get("auroc"), ".2f"),
+            ", ".join(f"{point['seconds_p50']:.3f}" for point in arm.get("at_once", ())) or "-",
+        )
+    console.print(table)
+    curve = found["learning_curve"]
+    if curve is not None:
+        points = ", ".join(f"{point['score']:.3f} from {point['rows']:,} rows" for point in curve["points"])
+        console.print(Text(f"Learning curve of {curve['arm']}: {points}"))
+    for name, probe in found["probes"].items():
+        if probe["status"] != "done":
+            console.print(Text(f"{name} was not measured: {probe['why']}", "yellow"))
+
+
 def show_audit(audit: Mapping[str, Any]) -> None:
     """The four answers, then every finding, the most serious first, with rows to look at and what cures it."""
     console = _stdout()

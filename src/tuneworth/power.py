@@ -6,9 +6,9 @@ Normal approximation for paired differences (Connor 1987, Biometrics 43:207-211,
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
-from scipy.optimize import brentq
-from scipy.special import ndtri
+import scipy  # its parts are loaded when they are used
 
 POWER = 0.8
 
@@ -20,7 +20,7 @@ def smallest_detectable_difference(mean_square: float, rows: int, alpha: float, 
     which exactly one arm is right. None when even a difference of 1 would not show, and when graded scores differ
     on no row, since nothing is then known of their spread.
     """
-    z_alpha, z_power = float(ndtri(1 - alpha / 2)), float(ndtri(POWER))
+    z_alpha, z_power = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(POWER)
 
     def missing(difference: float) -> float:
         # A mean difference d needs a mean square of at least d^2; at least d where rows add 0, 1 or -1.
@@ -30,4 +30,4 @@ def smallest_detectable_difference(mean_square: float, rows: int, alpha: float, 
 
     if missing(1.0) > 0 or (mean_square == 0 and not binary):
         return None
-    return float(brentq(missing, 1e-12, 1.0))
+    return float(scipy.optimize.brentq(missing, 1e-12, 1.0))

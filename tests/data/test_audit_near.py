@@ -11,9 +11,9 @@ import pytest
 from data.test_audit_findings import audited, clean_rows, lines, only, row
 from tuneworth.data import Example, Ruler, audit
 from tuneworth.data.answers import is_boilerplate, is_cut_off
-from tuneworth.data.labels import scores_without_own
 from tuneworth.data.languages import language_of
 from tuneworth.data.near import similarities
+from tuneworth.data.plain import features_of, scores_without_own
 from tuneworth.data.sketches import HASHES, candidates, signatures_of
 
 QUESTION = "could you please tell me when the parcel that i ordered last week will arrive at my house"
@@ -106,7 +106,8 @@ def test_a_label_gives_no_evidence_for_itself():
     labels = np.arange(200) % 3
     changed = labels.copy()
     changed[7] = (changed[7] + 1) % 3
-    before, after = scores_without_own(texts, labels), scores_without_own(texts, changed)
+    features = features_of(texts)
+    before, after = scores_without_own(features, labels), scores_without_own(features, changed)
     assert after[7] == pytest.approx(before[7], abs=1e-4)
     assert np.abs(after - before).max() > 1e-3
 

@@ -52,14 +52,14 @@ def test_planted_rows_are_named_and_a_warning_from_a_share_on(monkeypatch):
     found = audited([*TRAIN, *strange], [], [])
     (finding,) = [finding for finding in found.findings if finding.code == "off-topic"]
     assert {row.line for row in finding.rows} <= {row.line for row in strange}
-    assert finding.count >= 4
+    assert finding.count >= 12
     assert "seem not to belong to the task" in found.answers["relevance"].why
-    assert "so few are found in clean data too" in finding.message
-    assert found.answers["relevance"].status == "pass"
-    monkeypatch.setattr(fitness, "OFF_TOPIC_WARN", 0.005)
-    found = audited([*TRAIN, *strange], [], [])
     assert found.answers["relevance"].status == "warn"
     assert "so few" not in found.answers["relevance"].why
+    monkeypatch.setattr(fitness, "OFF_TOPIC_WARN", 0.05)
+    found = audited([*TRAIN, *strange], [], [])
+    assert found.answers["relevance"].status == "pass"
+    assert "so few are found in clean data too" in found.answers["relevance"].why
 
 
 def test_spellings_and_odd_forms_belong_to_relevance_and_not_to_quality():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tuneworth.decision import ArmResult, Price, Verdict, decide
+from tuneworth.decision import ArmResult, LearningCurve, Price, Verdict, decide
 from tuneworth.decision.records import Family
 from tuneworth.task import Decision
 
@@ -28,7 +28,7 @@ def right(count: int, rows: int, shift: int = 0) -> list[int]:
     return np.roll([1] * count + [0] * (rows - count), shift).tolist()
 
 
-def verdict(arms: Sequence[ArmResult], learning_curve: dict[str, Any] | None = None, **decision: Any) -> Verdict:
+def verdict(arms: Sequence[ArmResult], learning_curve: LearningCurve | None = None, **decision: Any) -> Verdict:
     """Decide with a plain price and provenance."""
     return decide(
         arms,

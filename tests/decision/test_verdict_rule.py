@@ -13,7 +13,8 @@ from deciding import PRICE, arm, right, verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneworth.decision import ArmResult, decide
+from tuneworth.decision import ArmResult, CurvePoint, Forgetting, LearningCurve, Probes, TokenPrice, decide
+from tuneworth.decision.looks import confidence_after
 from tuneworth.task import Decision
 
 KEYS = {
@@ -33,6 +34,9 @@ KEYS = {
     "cost_curve",
     "learning_curve",
     "power",
+    "meanwhile",
+    "sensitivity",
+    "test_groups",
 }
 ARM_KEYS = {
     "name",
@@ -53,6 +57,9 @@ ARM_KEYS = {
     "invalid",
     "robustness",
     "forgetting",
+    "out_of_scope",
+    "token_price",
+    "at_once",
 }
 
 
@@ -91,11 +98,20 @@ def test_an_undetermined_arm_of_the_same_family_does_not_hold_up_the_verdict() -
     assert any("prompting too, so the verdict stands" in sentence for sentence in found.why)
 
 
-def test_a_dearer_undetermined_arm_has_the_burden_of_proof_and_is_named() -> None:
+def test_a_dearer_arm_that_may_be_better_by_what_matters_holds_up_the_verdict() -> None:
     dear = arm("lora", "fine-tune", right(80, 100, 5), usd_to_build=50)
     found = verdict([arm("few", "prompt", right(83, 100)), dear])
+    assert (found.kind, found.winner) == ("not-enough-evidence", None)
+    assert "cannot tell whether lora is better than few, which costs less" in found.why[0]
+    assert "Until then few is the one to use" in found.why[1]
+    assert found.to_json()["meanwhile"] == "few"
+    assert found.rows_to_decide is not None and found.rows_to_decide > 100
+
+
+def test_a_dearer_arm_that_can_be_better_only_by_less_than_matters_does_not() -> None:
+    dear = arm("lora", "fine-tune", right(801, 1000, 1), usd_to_build=50)
+    found = verdict([arm("few", "prompt", right(803, 1000)), dear], minimum_effect=0.02)
     assert (found.kind, found.winner) == ("prompt", "few")
-    assert any("lora may be as good as few, or better by up to" in sentence for sentence in found.why)
 
 
 def test_an_undetermined_arm_of_unknown_cost_holds_up_the_verdict() -> None:
@@ -105,7 +121,7 @@ def test_an_undetermined_arm_of_unknown_cost_holds_up_the_verdict() -> None:
     assert any("cost of few was not measured" in sentence for sentence in found.why)
 
 
-CURVE = {"points": [{"rows": 100, "score": 0.7}], "at_double": {"gain": 0.06, "interval": [0.03, 0.09]}}
+CURVE = LearningCurve((CurvePoint(100, 0.7),), gain=0.06, interval=(0.03, 0.09))
 
 
 def test_more_data_when_doubling_is_expected_to_reach_the_required_score() -> None:
@@ -162,11 +178,97 @@ def test_equal_arms_at_equal_cost_go_to_the_simplest() -> None:
     assert verdict(arms).winner == "tfidf"
 
 
-def test_few_rows_and_cut_off_answers_are_said() -> None:
-    cut = arm("zero", "prompt", right(2, 20), truncated=0.6)
-    found = verdict([cut, arm("lora", "fine-tune", right(19, 20), truncated=0.0)])
-    assert any(sentence.startswith("WARNING: 60.0 % of zero's answers were cut off") for sentence in found.why[:3])
+def test_few_rows_are_said() -> None:
+    found = verdict([arm("zero", "prompt", right(2, 20)), arm("lora", "fine-tune", right(19, 20))])
     assert any("Only 20 test rows" in sentence for sentence in found.why)
+
+
+def test_law_51_a_score_on_cut_off_answers_is_called_cut_off_and_decides_nothing() -> None:
+    # 150 of 250 answers end at the limit; of the other 100, 90 are right: as good as lora, if let finish.
+    cut = arm("zero", "prompt", right(90, 250), truncated=0.6)
+    tuned = arm("lora", "fine-tune", right(225, 250), truncated=0.0, usd_to_build=5)
+    found = verdict([cut, tuned])
+    assert (found.kind, found.winner) == ("not-enough-evidence", None)
+    assert found.why[0].startswith("60.0 % of zero's answers were cut off, against 0.0 % of lora's")
+    assert "allow longer answers" in found.why[0] and found.case.artefacts == ("zero",)
+    assert verdict([replace(cut, truncated=0.0), tuned]).kind == "fine-tune"
+
+
+def test_law_51_a_score_that_form_cannot_explain_decides_and_form_is_named() -> None:
+    # Even if all cut-off answers were as good as the others (50 of 200), zero stays far behind.
+    cut = arm("zero", "prompt", right(50, 250), truncated=0.2)
+    found = verdict([cut, arm("lora", "fine-tune", right(225, 250), truncated=0.0)])
+    assert found.kind == "fine-tune"
+    assert any(sentence.startswith("WARNING: 20.0 % of zero's answers were cut off") for sentence in found.why[:3])
+
+
+def test_law_51_where_hardly_an_answer_is_well_formed_nothing_is_known() -> None:
+    unread = arm("zero", "prompt", right(0, 250), invalid=1.0)
+    found = verdict([unread, arm("lora", "fine-tune", right(225, 250), invalid=0.0)])
+    assert (found.kind, found.case.artefacts) == ("not-enough-evidence", ("zero",))
+    assert "say in the prompt how the answer must look" in found.why[0]
+
+
+def test_groups_widen_the_verdict() -> None:
+    names = tuple(f"customer-{n // 20}" for n in range(400))
+    loud = [1.0 if n < 60 or n % 2 else 0.0 for n in range(400)]
+    quiet = [1.0 if n % 2 else 0.0 for n in range(400)]
+    alone = verdict([arm("few", "prompt", quiet), arm("lora", "fine-tune", loud)])
+    grouped = verdict([arm("few", "prompt", quiet, groups=names), arm("lora", "fine-tune", loud, groups=names)])
+    assert alone.kind == "fine-tune" and grouped.kind == "not-enough-evidence"
+    assert any("400 test rows come in 20 groups" in sentence for sentence in grouped.why)
+    assert grouped.to_json()["test_groups"] == 20
+
+
+def test_looking_again_widens_the_intervals_and_all_later_looks_err_as_seldom_as_the_first() -> None:
+    assert confidence_after(1, 0.95) == 0.95
+    assert sum(1 - confidence_after(look, 0.95) for look in range(2, 10_000)) == pytest.approx(0.05, rel=1e-3)
+    arms = [arm("few", "prompt", right(150, 200)), arm("lora", "fine-tune", right(168, 200, 8))]
+    first, tenth = (
+        decide(arms, Decision(), metric="accuracy", price=PRICE, provenance={}, looks_at_test=looks)
+        for looks in (1, 10)
+    )
+    assert first.case.comparisons[0].interval[0] > tenth.case.comparisons[0].interval[0]
+    assert first.kind == "fine-tune" and tenth.kind == "not-enough-evidence"
+    assert any("verdict number 10 from these test rows" in sentence for sentence in tenth.why)
+
+
+def test_an_arm_that_forgot_too_much_does_not_win() -> None:
+    arms = [arm("few", "prompt", right(120, 200)), arm("lora", "fine-tune", right(168, 200))]
+    probes = {"lora": Probes(forgetting=Forgetting(3.0, 3.4, 0.40, 0.28))}
+    decided = [
+        decide(arms, Decision(largest_forgetting=limit), metric="accuracy", price=PRICE, provenance={}, probes=probes)
+        for limit in (None, 0.2, 0.1)
+    ]
+    assert [found.winner for found in decided] == ["lora", "lora", "few"]
+    assert any("lora forgot more than is allowed" in sentence for sentence in decided[2].why)
+
+
+def test_the_spread_of_seeds_can_take_a_verdict_away() -> None:
+    few = arm("few", "prompt", right(150, 200))
+    tuned = arm("lora", "fine-tune", right(170, 200, 3), seeds=3)
+    assert verdict([few, tuned]).kind == "fine-tune"
+    assert verdict([few, replace(tuned, seed_spread=0.05)]).kind == "not-enough-evidence"
+
+
+def test_the_verdict_turns_where_it_says() -> None:
+    few = arm("few", "prompt", right(902, 1000), machine_seconds_per_request=None, input_tokens=500.0,
+              output_tokens=5.0, token_price=TokenPrice(0.15, 0.60))  # fmt: skip
+    tuned = arm("lora", "fine-tune", right(905, 1000), usd_to_build=20.0)
+    found = verdict([few, tuned], minimum_effect=0.02, requests_per_month=1_000_000)
+    assert found.kind == "fine-tune"
+    turns = {flip.of: flip for flip in found.case.flips}
+    assert turns["requests"].side == "below" and turns["requests"].to == "prompt"
+    # 20 USD are won back at (7.8e-5 - 0.1 * 0.1 / 3600) USD a request.
+    assert turns["requests"].at == pytest.approx(20 / (7.8e-5 - 0.01 / 3600), rel=1e-4)
+    assert turns["usd_per_million_input"].side == "below" and turns["usd_per_machine_hour"].side == "above"
+    below = verdict([few, tuned], minimum_effect=0.02, requests_per_month=int(turns["requests"].at / 12 * 0.99))
+    assert below.kind == "prompt"
+    dearer = decide([few, replace(tuned, usd_to_build=20.0 * turns["usd_per_machine_hour"].at / 0.1)],
+                    Decision(minimum_effect=0.02, requests_per_month=1_000_000), metric="accuracy", provenance={},
+                    price=replace(PRICE, usd_per_machine_hour=1.01 * turns["usd_per_machine_hour"].at))  # fmt: skip
+    assert dearer.kind == "prompt"
+    assert any("if volume falls under about" in sentence for sentence in found.why)
 
 
 def test_graded_scores_use_the_bootstrap_and_have_no_cost_per_correct_answer() -> None:
@@ -174,7 +276,7 @@ def test_graded_scores_use_the_bootstrap_and_have_no_cost_per_correct_answer() -
     better, worse = rng.uniform(0.5, 1, 200), rng.uniform(0.2, 0.7, 200)
     found = verdict([arm("few", "prompt", worse.tolist()), arm("lora", "fine-tune", better.tolist())]).to_json()
     assert found["verdict"] == "fine-tune"
-    assert found["comparisons"][0]["test"] == "paired-bootstrap-bca"
+    assert found["comparisons"][0]["test"] == "paired-t-skewed"
     assert all(entry["usd_per_1k_correct"] is None for entry in found["arms"])
 
 
@@ -197,7 +299,7 @@ def test_the_document_has_the_keys_of_the_contract_and_is_plain_json() -> None:
         "test",
         "equivalent",
     }
-    assert set(document["break_even"]) == {"against", "status", "requests"}
+    assert set(document["break_even"]) == {"arm", "against", "status", "requests", "correct_answers"}
     assert document["arms"][2]["score"] is None and document["arms"][2]["status"] == "skipped"
     assert document["provenance"]["price"]["usd_per_machine_hour"] == 0.1
 

@@ -14,7 +14,6 @@ import pytest
 from tiny import tiny_model, write_tokenizer
 from tuneworth.errors import InputError, MachineError
 from tuneworth.models import embedded as module
-from tuneworth.models import sources
 from tuneworth.models.embedded import EMBEDDED_ID, embedded_folder
 from tuneworth.models.sources import check_model_id, find_architecture, find_model, known_models
 from tuneworth.store.cache import MANIFEST, sha256_of
@@ -84,7 +83,7 @@ def test_a_hub_model_without_a_network_is_a_machine_error_with_a_cure(monkeypatc
         assert "*.py" not in str(options["allow_patterns"])
         raise LocalEntryNotFoundError("offline")
 
-    monkeypatch.setattr(sources, "snapshot_download", offline)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     with pytest.raises(MachineError, match="cannot be reached.*Cure:.*" + EMBEDDED_ID):
         find_model("owner/name")
 
@@ -99,7 +98,7 @@ def test_a_model_of_the_catalogue_comes_from_its_repository_with_its_licence(
         asked.append(repository)
         return str(folder)
 
-    monkeypatch.setattr(sources, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert find_model("qwen3-0.6b").licence == "apache-2.0"
     assert find_model("Qwen/Qwen3-0.6B-Base").licence == "apache-2.0"
     assert find_model("owner/name").licence is None
@@ -112,7 +111,7 @@ def test_a_gated_model_without_token_says_how_to_get_one(monkeypatch: pytest.Mon
     def refuse(*args: Any, **options: Any) -> str:
         raise GatedRepoError.__new__(GatedRepoError)
 
-    monkeypatch.setattr(sources, "snapshot_download", refuse)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     with pytest.raises(
         InputError, match=r"agree at https://huggingface\.co/meta-llama/Llama-3\.2-1B-Instruct.*HF_TOKEN"
     ):
@@ -125,7 +124,7 @@ def test_the_architecture_is_known_without_weights(tmp_path: Path, monkeypatch: 
     found = find_architecture(str(folder))
     assert (found.family, found.layers, found.width, found.context) == ("llama", 2, 32, 1024)
     assert find_architecture("qwen3-0.6b").layers == 28
-    monkeypatch.setattr(sources, "hf_hub_download", lambda model, file: str(folder / file))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda model, file: str(folder / file))
     assert find_architecture("owner/name") == found
 
 

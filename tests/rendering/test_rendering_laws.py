@@ -248,7 +248,6 @@ def test_law_24_runs_of_blanks_among_the_added_tokens_are_text_and_no_control_to
     assert ids == whole[: len(ids)]
 
 
-@pytest.mark.xfail(strict=True, reason="templates that write today's date (Llama 3.1) train and serve on other days")
 def test_law_2_a_template_that_writes_the_date_gives_one_prompt_on_every_day(monkeypatch: pytest.MonkeyPatch) -> None:
     renderer = tiny_renderer("{{ strftime_now('%d %b %Y') }}" + CHATML)
     today = renderer.prompt(chat("q"))

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-
 from tuneworth.data.example import Example
 from tuneworth.data.findings import RowRef, Split
 from tuneworth.data.near import Pairs
@@ -37,29 +33,22 @@ def near_clusters(examples: Sequence[Example], pairs: Pairs | None) -> dict[RowR
     template. `examples` are all rows, as `pairs` numbers them."""
     if pairs is None or not len(pairs.one):
         return {}
-    size = len(examples)
-    ties = coo_matrix((np.ones(len(pairs.one)), (pairs.one, pairs.other)), shape=(size, size))
-    _, component = connected_components(ties, directed=False)
-    paired = set(pairs.one.tolist()) | set(pairs.other.tolist())
+    tied: dict[int, int] = {}
+    for one, other in zip(pairs.one.tolist(), pairs.other.tolist(), strict=True):
+        _tie(tied, one, other)
     # Of rows with equal inputs only one is in a pair; the others go with it, over all parts.
-    numbers: dict[int, int] = {}
     first: dict[str, int] = {}
-    for row in sorted(paired):
-        number = int(component[row])
-        key = input_key(examples[row])
-        known = first.setdefault(key, number)
-        _tie(numbers, known, number)
-    return {
-        RowRef.of(example): _root(numbers, first[key]) for example in examples if (key := input_key(example)) in first
-    }
+    for row in sorted(tied):
+        _tie(tied, first.setdefault(input_key(examples[row]), row), row)
+    return {RowRef.of(example): _root(tied, first[key]) for example in examples if (key := input_key(example)) in first}
 
 
-def _root(numbers: dict[int, int], number: int) -> int:
-    while numbers.setdefault(number, number) != number:
-        number = numbers[number]
-    return number
+def _root(tied: dict[int, int], row: int) -> int:
+    while tied.setdefault(row, row) != row:
+        row = tied[row]
+    return row
 
 
-def _tie(numbers: dict[int, int], one: int, other: int) -> None:
-    first, second = sorted((_root(numbers, one), _root(numbers, other)))
-    numbers[second] = first
+def _tie(tied: dict[int, int], one: int, other: int) -> None:
+    first, second = sorted((_root(tied, one), _root(tied, other)))
+    tied[second] = first

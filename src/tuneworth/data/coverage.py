@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from sklearn.cluster import AgglomerativeClustering
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from tuneworth.data.private import private_kinds
 from tuneworth.data.vectors import Floats, Vectorise, fitted_vectors, unit_rows
@@ -35,6 +34,16 @@ _LIKENESS_IN_GAP = 0.4
 _GROUPED = 1_500
 _SHOWN = 90
 _WORD = re.compile(r"[^\W\d_][\w'’-]{2,}")
+_COMMON = """
+about after again all also and any are because been before being both but can cannot could did does doing done down
+during each else even every few for from get give gives got had has have having her here hers him his how into its
+just let like made make makes may maybe might mine more most much must myself need neither never nor not now off
+often once one only onto other others our ours out over own please put really said same say see shall she should
+since some still such than that the their theirs them then there these they this those though through thus too under
+until upon use very via want was way were what when where whether which while who whom whose why will with within
+without would yes yet you your yours yourself
+"""  # three letters and longer; they do not tell what a text is about
+_COMMON_WORDS = frozenset(_COMMON.split())
 _LINK_OR_NUMBER = re.compile(r"@|\d[\d -]{5,}|https?:|www\.")
 
 
@@ -108,7 +117,7 @@ def _nearest(rows: Floats, others: Floats, *, itself: bool) -> Floats:
 
 def _beyond_chance(far: int, requests: int) -> tuple[float, tuple[float, float]]:
     """The share that is far for another reason than chance, and its interval (Wilson 1927, for the share far)."""
-    z2 = float(ndtri((1 + CONFIDENCE) / 2)) ** 2
+    z2 = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
     share = far / requests
     centre = (share + z2 / (2 * requests)) / (1 + z2 / requests)
     half = (z2 * (share * (1 - share) / requests + z2 / (4 * requests**2))) ** 0.5 / (1 + z2 / requests)
@@ -125,14 +134,12 @@ def _gaps(
     grouped = far[:_GROUPED]
     if len(grouped) < 2:
         return ()
-    linkage = AgglomerativeClustering(
-        n_clusters=None, distance_threshold=1 - _LIKENESS_IN_GAP, metric="cosine", linkage="average"
-    )
     # A row of zeros has no direction; a tiny one keeps the cosine defined and the row alone.
-    labels = linkage.fit_predict(vectors[grouped] + np.float32(1e-9))
+    tree = scipy.cluster.hierarchy.linkage(vectors[grouped] + np.float32(1e-9), "average", "cosine")
+    labels = scipy.cluster.hierarchy.fcluster(tree, 1 - _LIKENESS_IN_GAP, "distance")
     usual = _shares(known)
     gaps = []
-    for label in range(labels.max() + 1):
+    for label in range(1, labels.max() + 1):
         members = grouped[labels == label]
         if len(members) < max(3, len(texts) / 500):
             continue
@@ -156,7 +163,7 @@ def _shares(texts: Sequence[str]) -> dict[str, float]:
     """The share of texts that each word is in, stop words left out."""
     counts: dict[str, int] = {}
     for text in texts:
-        for word in set(_WORD.findall(text.lower())) - ENGLISH_STOP_WORDS:
+        for word in set(_WORD.findall(text.lower())) - _COMMON_WORDS:
             counts[word] = counts.get(word, 0) + 1
     return {word: count / len(texts) for word, count in counts.items()}
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from tuneworth.data.coverage import FEWEST_ROWS, Coverage, coverage, showable
 from tuneworth.data.example import Example
 from tuneworth.data.findings import Finding, Judgement, Severity, Split, Status, plural, refs
+from tuneworth.data.plain import Features, features_of
 from tuneworth.data.relevance import MANY, misspelt_labels, odd_forms, off_topic
 from tuneworth.data.size import Curve, learning_curve
-from tuneworth.data.vectors import Vectorise
+from tuneworth.data.vectors import Floats, Vectorise
 from tuneworth.power import POWER, smallest_detectable_difference
 
 FIT_CODES = frozenset(["uncovered", "off-topic", "label-spelling", "odd-answer-form"])
@@ -57,9 +58,36 @@ def fitness(
     Without `vectorise` (no table of word vectors) only the forms of labels and answers are judged.
     """
     domain, uncovered = _domain(parts, traffic, vectorise, seed)
-    relevance, strays = _relevance(parts["train"], rows, kind, vectorise, seed)
-    growth = _growth(parts["train"], rows, seed) if kind == "classification" and vectorise is not None else None
+    look = None
+    if kind == "classification" and vectorise is not None:
+        look = _Look.at(parts["train"], rows, vectorise, seed)
+    relevance, strays = _relevance(parts["train"], kind, vectorise, look)
+    growth = _growth(look) if look is not None else None
     return Fitness(domain, relevance, growth, (*uncovered, *strays))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """The training rows that are looked at, a sample of `rows`, and what is computed of their texts once."""
+
+    train: Sequence[Example]
+    rows: int
+    features: Features
+    vectors: Floats
+    seed: int
+
+    @property
+    def labels(self) -> list[str]:
+        return [example.answer for example in self.train]
+
+    @classmethod
+    def at(cls, train: Sequence[Example], rows: int, vectorise: Vectorise, seed: int) -> _Look | None:
+        """None where no word is in two texts: then nothing can be told."""
+        texts = [example.text for example in train]
+        try:
+            return cls(train, rows, features_of(texts, seed), vectorise(texts), seed)
+        except ValueError:
+            return None
 
 
 def detectable(test_rows: int) -> list[str]:
@@ -126,7 +154,7 @@ def _uncovered(found: Coverage, what: str) -> str:
 
 
 def _relevance(
-    train: Sequence[Example], rows: int, kind: str, vectorise: Vectorise | None, seed: int
+    train: Sequence[Example], kind: str, vectorise: Vectorise | None, look: _Look | None
 ) -> tuple[Judgement, list[Finding]]:
     findings = [*(_spellings(train) if kind == "classification" else ()), *_forms(train)]
     status: Status = "warn" if findings else "pass"
@@ -135,8 +163,8 @@ def _relevance(
         unmeasured = "whether rows are off-topic is only measured where answers are labels"
     elif vectorise is None:
         unmeasured = "whether rows are off-topic was not measured: the table of word vectors is not on this machine"
-    else:
-        off, strays = _off_topic(train, rows, vectorise, seed)
+    elif look is not None:
+        off, strays = _off_topic(look)
         findings = [*strays, *findings]
         status = off if off != "pass" else status
     why = [finding.message for finding in findings]
@@ -146,12 +174,12 @@ def _relevance(
     return Judgement(status, "; ".join(why) or "no row was found that does not belong to the task"), findings
 
 
-def _off_topic(train: Sequence[Example], rows: int, vectorise: Vectorise, seed: int) -> tuple[Status, list[Finding]]:
-    strays = [train[row] for row in off_topic([e.text for e in train], [e.answer for e in train], vectorise, seed)]
+def _off_topic(look: _Look) -> tuple[Status, list[Finding]]:
+    strays = [look.train[row] for row in off_topic(look.features, look.labels, look.vectors, look.seed)]
     if not strays:
         return "pass", []
-    status = _status(len(strays) / len(train), OFF_TOPIC_WARN, OFF_TOPIC_FAIL)
-    message = _strays(strays, len(train), rows, few=status == "pass")
+    status = _status(len(strays) / len(look.train), OFF_TOPIC_WARN, OFF_TOPIC_FAIL)
+    message = _strays(strays, len(look.train), look.rows, few=status == "pass")
     severity: Severity = "info" if status == "pass" else "warn"
     return status, [Finding("off-topic", severity, len(strays), message, refs(strays), split="train")]
 
@@ -193,8 +221,8 @@ def _forms(train: Sequence[Example]) -> list[Finding]:
     return findings
 
 
-def _growth(train: Sequence[Example], rows: int, seed: int) -> Growth | None:
-    curve = learning_curve([example.text for example in train], [example.answer for example in train], rows, seed)
+def _growth(look: _Look) -> Growth | None:
+    curve = learning_curve(look.features, look.labels, look.rows, look.seed)
     if curve is None:
         return None
     low, high = curve.interval

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+import huggingface_hub  # its parts are loaded when they are used, which takes 0.2 s and is seldom needed
 
 from tuneworth.data.opening import SUFFIXES
 from tuneworth.errors import InputError, MachineError
@@ -25,11 +24,13 @@ def fetch_data_set(name: str) -> Path:
     assert match is not None
     id_, revision = match.groups()
     try:
-        return Path(snapshot_download(id_, repo_type="dataset", revision=revision, allow_patterns=_WANTED))
-    except (HFValidationError, HfHubHTTPError) as error:
+        return Path(
+            huggingface_hub.snapshot_download(id_, repo_type="dataset", revision=revision, allow_patterns=_WANTED)
+        )
+    except (huggingface_hub.errors.HFValidationError, huggingface_hub.errors.HfHubHTTPError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"the hub has no such data set for you: {first}", where=name, code="file-missing") from None
-    except (LocalEntryNotFoundError, OSError):
+    except (huggingface_hub.errors.LocalEntryNotFoundError, OSError):
         raise MachineError(
             "there is no such file or folder, and the hub, which may have a data set of that name, cannot be reached",
             where=name,

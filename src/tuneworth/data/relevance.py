@@ -16,10 +16,9 @@ from difflib import get_close_matches
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-from tuneworth.data.plain import fit_plain, word_counts
-from tuneworth.data.vectors import Floats, Vectorise
+from tuneworth.data.plain import Features, scores_without_own
+from tuneworth.data.vectors import Floats
 
 BULK = 0.06
 """A row's isolation is its likeness to the neighbour at this share of the set: foreign rows are one another's nearest
@@ -32,8 +31,6 @@ FEWEST_ROWS = 200
 """Rows below which nothing is called off-topic."""
 
 _REFERENCES = 4_000
-_FOLDS = 3
-_STRENGTH = 10.0  # probabilities less extreme than those of the best classifier
 _P_FLOOR = 0.01
 _FEW = 0.05  # share of answers that is a minority
 _SAME_LABEL = 0.85  # likeness of two spellings (difflib's ratio)
@@ -51,24 +48,25 @@ class Spelling:
     rows: tuple[int, ...]
 
 
-def off_topic(texts: Sequence[str], labels: Sequence[str], vectorise: Vectorise, seed: int = 0) -> NDArray[np.int64]:
+def off_topic(features: Features, labels: Sequence[str], vectors: Floats, seed: int = 0) -> NDArray[np.int64]:
     """Numbers of the rows that look off-topic, the worst first; none where that cannot be told (fewer than 200 rows,
-    one label, or texts without words).
+    or one label). `features` and `vectors` [rows, numbers] are those of the texts.
 
     Many foreign rows hide one another, for each is as far from the bulk as the next. So while a round finds more than
     clean sets have, the rows left are looked at again without them.
     """
-    seen = foreignness(texts, labels, vectorise, seed) if len(texts) >= FEWEST_ROWS else None
-    left = np.arange(len(texts))
+    if len(labels) < FEWEST_ROWS or len(set(labels)) < 2:
+        return np.zeros(0, np.int64)
+    seen = foreignness(features, labels, vectors, seed)
+    left = np.arange(len(labels))
     found: list[NDArray[np.int64]] = []
-    while seen is not None:
+    while True:
         score = seen.scores(left)
         order = np.argsort(-score, kind="stable")
         found.append(left[order[score[order] > OFF_TOPIC]])
         left = np.setdiff1d(left, found[-1])
-        if len(found[-1]) < MANY * len(texts):
-            break
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+        if len(found[-1]) < MANY * len(labels):
+            return np.concatenate(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +82,18 @@ class Foreignness:
         - log(share of them that are as far from the bulk) - log(p of the label), less the median of the latter: where
         there are few rows to learn from, all labels are unlikely.
         """
-        further = 1 - (rankdata(self.isolation[rows]) - 0.5) / len(rows)
+        own = self.isolation[rows]
+        ordered = np.sort(own)
+        ranks = (np.searchsorted(ordered, own, "left") + np.searchsorted(ordered, own, "right")) / 2  # ties share one
+        further = 1 - ranks / len(rows)
         return np.asarray(self.doubt[rows] - np.median(self.doubt) - np.log(further))
 
 
-def foreignness(texts: Sequence[str], labels: Sequence[str], vectorise: Vectorise, seed: int = 0) -> Foreignness | None:
-    """Look at every row; None where nothing can be told (one label, or texts without words)."""
-    own = label_probabilities(texts, labels, seed)
-    if own is None:
-        return None
-    return Foreignness(1 - likeness_to_bulk(vectorise(texts), seed), -np.log(own + _P_FLOOR))
+def foreignness(features: Features, labels: Sequence[str], vectors: Floats, seed: int = 0) -> Foreignness:
+    """Look at every row."""
+    wanted = np.unique(np.array(labels), return_inverse=True)[1]
+    own = scores_without_own(features, wanted)[np.arange(len(wanted)), wanted]
+    return Foreignness(1 - likeness_to_bulk(vectors, seed), -np.log(np.exp(own) + _P_FLOOR))
 
 
 def likeness_to_bulk(rows: Floats, seed: int = 0) -> Floats:
@@ -107,28 +107,6 @@ def likeness_to_bulk(rows: Floats, seed: int = 0) -> Floats:
         for start in range(0, len(rows), block)
     ]
     return np.concatenate(parts)
-
-
-def label_probabilities(texts: Sequence[str], labels: Sequence[str], seed: int = 0) -> Numbers | None:
-    """The probability of each row's own label [texts] by the plain classifier after the other two thirds of the
-    rows; None for one label or texts without words."""
-    names = np.array(labels)
-    try:
-        counts, _ = word_counts(texts)
-    except ValueError:
-        return None
-    own = np.zeros(len(texts))
-    fold = np.random.default_rng(seed).permutation(len(texts)) % _FOLDS
-    for number in range(_FOLDS):
-        learnt, asked = fold != number, np.flatnonzero(fold == number)
-        if len(set(names[learnt])) < 2:
-            return None
-        model = fit_plain(counts[learnt], names[learnt], _STRENGTH)
-        column = {name: place for place, name in enumerate(model.classes_)}
-        for row, probabilities in zip(asked, model.predict_proba(counts[asked]), strict=True):
-            if names[row] in column:
-                own[row] = probabilities[column[names[row]]]
-    return own
 
 
 def misspelt_labels(labels: Sequence[str]) -> tuple[Spelling, ...]:

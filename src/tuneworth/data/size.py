@@ -1,8 +1,8 @@
 """Would more rows help? A first answer before anything is trained: how a plain classifier's score grows with the rows.
 
-TF-IDF and logistic regression are fitted on an eighth, a quarter, half and all of the rows left when some are held
-out, several times over; a curve is laid through the points. That its forecast from half of a data set
-holds at all of it is measured in docs/results.md ("Size").
+The plain classifier learns from an eighth, a quarter, half and all of the rows left when some are held out, several
+times over; a curve is laid through the points. That its forecast from half of a data set holds at all of it, for
+logistic regression too, is measured in docs/results.md ("Size").
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
-from tuneworth.data.plain import Labels, plain_answers, word_counts
+from tuneworth.data.plain import Features, answers
 
 FEWEST_ROWS = 80
 """Rows below which no curve is drawn: an eighth of them would show nothing."""
@@ -56,39 +55,30 @@ class Curve:
         }
 
 
-def learning_curve(texts: Sequence[str], labels: Sequence[str], rows: int, seed: int = 0) -> Curve | None:
-    """The curve of a plain classifier on these rows, a sample of `rows`, which the forecast starts from.
+def learning_curve(features: Features, labels: Sequence[str], rows: int, seed: int = 0) -> Curve | None:
+    """The curve of the plain classifier on these rows, a sample of `rows`, which the forecast starts from.
 
-    None for fewer than 80 rows, one class, or texts without words.
+    None for fewer than 80 rows or one class.
     """
-    if len(texts) < FEWEST_ROWS or len(set(labels)) < 2:
+    if len(labels) < FEWEST_ROWS or len(set(labels)) < 2:
         return None
     random = np.random.default_rng(seed)
-    wanted = np.array(labels)
-    held = min(_MOST_HELD_OUT, int(_HELD_OUT * min(len(texts), MOST_ROWS)))
-    learnt = min(len(texts), MOST_ROWS) - held
+    wanted = np.unique(np.array(labels), return_inverse=True)[1]
+    held = min(_MOST_HELD_OUT, int(_HELD_OUT * min(len(labels), MOST_ROWS)))
+    learnt = min(len(labels), MOST_ROWS) - held
     sizes = [max(8, round(share * learnt)) for share in SHARES]
-    scores = []
-    for _ in range(_DRAWS):
-        order = random.permutation(len(texts))[: held + learnt]
-        scores.append(_draw([texts[row] for row in order], wanted[order], held, sizes))
-    if any(draw is None for draw in scores):
-        return None
-    by_size = np.array(scores)
-    tested = min(len(texts), held * _DRAWS)
-    gain, interval = _gain_at_double(np.array(sizes), by_size.mean(axis=0), tested, rows)
-    points = tuple(Point(rows, float(score)) for rows, score in zip(sizes, by_size.mean(axis=0), strict=True))
+    draws = [random.permutation(len(labels))[: held + learnt] for _ in range(_DRAWS)]
+    scores = np.array([[_score(features, wanted, order, held, size) for size in sizes] for order in draws]).mean(axis=0)
+    tested = min(len(labels), held * _DRAWS)
+    gain, interval = _gain_at_double(np.array(sizes), scores, tested, rows)
+    points = tuple(Point(rows, float(score)) for rows, score in zip(sizes, scores, strict=True))
     return Curve(points, rows, gain, interval)
 
 
-def _draw(texts: Sequence[str], labels: Labels, held: int, sizes: Sequence[int]) -> list[float] | None:
-    """Accuracy on the first `held` rows after learning from the first so many of the rest; None without words."""
-    try:
-        learnt, asked = word_counts(texts[held:], texts[:held])
-    except ValueError:
-        return None
-    answers = (plain_answers(learnt[:size], labels[held : held + size], asked) for size in sizes)
-    return [float((answer == labels[:held]).mean()) for answer in answers]
+def _score(features: Features, labels: NDArray[np.int64], order: NDArray[np.int64], held: int, size: int) -> float:
+    """Accuracy on the first `held` rows of an order after learning from the `size` rows that follow."""
+    asked = order[:held]
+    return float((answers(features, labels, order[held : held + size], asked) == labels[asked]).mean())
 
 
 def _gain_at_double(
@@ -107,11 +97,11 @@ def _gain_at_double(
     rate = np.linspace(0.05, 2.5, 50)[None, None, :, None]
     # Three times the binomial variance: which rows are learnt from is chance too, and the sizes share held-out rows.
     noise = 3 * (scores * (1 - scores) + 1 / tested) / tested + _MISFIT**2
-    fitted = ceiling * expit(level + rate * np.log(sizes / rows))
+    fitted = ceiling * _logistic(level + rate * np.log(sizes / rows))
     misfit = ((scores - fitted) ** 2 / noise).sum(-1)
     room = (ceiling[..., 0] - scores.max() + 1e-3) / (1 - scores.max() + 1e-3)
     weight = (np.exp(-0.5 * (misfit - misfit.min())) * room**3).ravel()
-    now, doubled = expit(level), expit(level + rate * np.log(2))
+    now, doubled = _logistic(level), _logistic(level + rate * np.log(2))
     gains = (ceiling * (doubled - now)).ravel()
     order = np.argsort(gains)
     below = np.cumsum(weight[order]) / weight.sum()
@@ -120,3 +110,7 @@ def _gain_at_double(
     )
     last = float(scores[-1] - scores[-2] + np.sqrt((scores[-2:] * (1 - scores[-2:])).sum() / tested))
     return float((weight * gains).sum() / weight.sum()), (low, max(high, last))
+
+
+def _logistic(x: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-x)))

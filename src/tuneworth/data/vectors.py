@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy.sparse import csr_matrix
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 from tokenizers import Tokenizer
 
+from tuneworth.data.words import learn, words_and_pairs
 from tuneworth.store.cache import cached_folder
 from tuneworth.store.index import download_wheel
 
@@ -86,21 +85,31 @@ def fitted_vectors(vectorise: Vectorise, texts: Sequence[str], seed: int = 0) ->
     some = texts
     if len(texts) > _FITTED_ROWS:
         some = [texts[row] for row in np.random.default_rng(seed).choice(len(texts), _FITTED_ROWS, replace=False)]
-    words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=50_000, dtype=np.float32)
     try:
-        counts = words.fit_transform(text[:LONGEST] for text in some)
+        vocabulary, present = learn(some, words_and_pairs)
     except ValueError:  # no word occurs twice
         return vectorise
-    numbers = min(_OWN_NUMBERS, *(size - 1 for size in counts.shape))
+    numbers = min(_OWN_NUMBERS, *(size - 1 for size in present.shape))
     if numbers < 2:
         return vectorise
-    directions = TruncatedSVD(numbers, n_iter=2, random_state=seed).fit(counts)
+    directions = _directions(vocabulary.tfidf(present), numbers, seed)
 
     def joined(texts: Sequence[str]) -> Floats:
-        own = unit_rows(directions.transform(words.transform(text[:LONGEST] for text in texts)))
+        own = unit_rows(vocabulary.tfidf(vocabulary.present(texts)) @ directions)
         return unit_rows(np.hstack([(1 - OWN_SHARE) ** 0.5 * vectorise(texts), OWN_SHARE**0.5 * own]))
 
     return joined
+
+
+def _directions(rows: csr_matrix, numbers: int, seed: int) -> Floats:
+    """The right singular vectors [columns, numbers] of the largest singular values, nearly (randomised range finder
+    with two power iterations; Halko, Martinsson and Tropp 2011)."""
+    start = np.random.default_rng(seed).standard_normal((rows.shape[1], numbers + 10)).astype(np.float32)
+    basis = np.linalg.qr(rows @ start)[0]
+    for _ in range(2):
+        basis = np.linalg.qr(rows @ np.linalg.qr(rows.T @ basis)[0])[0]
+    _, _, right = np.linalg.svd((rows.T @ basis).T, full_matrices=False)
+    return np.ascontiguousarray(right[:numbers].T, dtype=np.float32)
 
 
 def default_vectors() -> TokenVectors:

@@ -26,7 +26,7 @@ def rows_to_decide(comparison: Comparison, alpha: float, minimum_effect: float) 
     z_alpha, z_power = float(ndtri(1 - alpha / 2)), float(ndtri(POWER))
     # No difference seen in n rows does not mean none in more: one row in n + 1 keeps the estimate finite.
     variance = max(comparison.variance, 1 / (comparison.rows + 1))
-    difference = comparison.difference
+    difference = comparison.difference  # negative where `b` scored higher
     needed = []
     if difference > 0:
         square = variance + difference**2

@@ -5,8 +5,11 @@ open.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 
-from tuneworth.decision.records import ArmResult, Case, Kind, expected_after_doubling
+from tuneworth.decision.looks import confidence_after
+from tuneworth.decision.records import ArmResult, Case, Comparison, Flip, Kind, expected_after_doubling
+from tuneworth.decision.rule import UNLIKE_FORM, forgets_too_much
 from tuneworth.decision.wording import (
     about,
     count,
@@ -19,7 +22,13 @@ from tuneworth.decision.wording import (
 )
 
 FEW_ROWS = 30
-_UNFAIR_SHARE = 0.2  # arms whose answers are cut off, empty or unreadable this much more often are called out
+VERDICT_WORDS: dict[Kind, str] = {
+    "fine-tune": "fine-tune",
+    "prompt": "keep prompting",
+    "simpler-model": "a simpler model",
+    "more-data": "label more data",
+    "not-enough-evidence": "not enough evidence",
+}
 _FAMILY_WORDS = {"prompt": "prompting", "fine-tune": "fine-tuned", "classical": "classical"}
 
 
@@ -34,6 +43,7 @@ def explain(kind: Kind, case: Case) -> tuple[str, ...]:
         *_required(kind, case, case.best),
         *_compared(case, case.best),
         *_money(case, case.best),
+        *_sensitivity(case),
         *_still_open(case),
         *_form(case, case.best),
         *_doubling(kind, case),
@@ -71,27 +81,69 @@ def _no_winner(kind: Kind, case: Case, best: ArmResult) -> Iterator[str]:
         else:
             yield f"{missed}. Whether twice the data would reach it was not measured."
         return
-    for name, needed in case.doubtful.items():
-        pair = next(c for c in case.comparisons if c.b == name)
-        rows = (
-            f"About {about(needed)} test rows would decide (80 % chance, if they differ as much as estimated)."
-            if needed is not None
-            else "No number of test rows would decide: they score the same, and with a minimum effect of 0 "
-            "nothing counts as equal. Set decision.minimum_effect above 0."
-        )
-        yield (
-            f"{case.rows:,} test rows cannot tell whether {name} is as good as {best.name}, and it does not "
-            f"cost more. {best.name} scored {points(pair.difference)} points higher (interval "
-            f"{interval_points(*pair.interval)}), and {points(case.decision.minimum_effect)} points "
-            f"matter. {rows}"
-        )
-    if not case.doubtful:
+    if not case.doubtful and not case.artefacts:
         missing = sorted({_FAMILY_WORDS[arm.family] for arm in case.arms if not arm.done} - {_word(best)})
         yield (
             f"Only {_word(best)} arms were measured; no {' and no '.join(missing)} arm finished, so "
             "there is nothing "
             f"to compare with. Best so far: {best.name}, {_scored(case, best)}."
         )
+        return
+    by_name = {arm.name: arm for arm in case.arms}
+    for name in case.artefacts:
+        yield _artefact(case, by_name[name])
+    for pair, needed in sorted(case.doubtful.values(), key=lambda doubt: doubt[1] or 0, reverse=True):
+        yield _doubt(case, pair, needed)
+    if case.leader is not None:
+        yield (
+            f"Until then {case.leader.name} is the one to use: {_scored(case, case.leader)}, and of the arms that may "
+            "be best it costs least as far as is known."
+        )
+
+
+def _artefact(case: Case, arm: ArmResult) -> str:
+    leader = case.leader
+    assert leader is not None
+    shares = max(
+        ("truncated", "cut off"), ("empty", "empty"), ("invalid", "not readable as an answer"),
+        key=lambda item: getattr(arm, item[0]) or 0.0,
+    )  # fmt: skip
+    cure = {
+        "truncated": "allow longer answers",
+        "empty": "see why nothing was answered",
+        "invalid": "say in the prompt how the answer must look, or let only known answers be written",
+    }[shares[0]]
+    own = getattr(leader, shares[0]) or 0.0
+    return (
+        f"{percent(getattr(arm, shares[0]))} of {arm.name}'s answers were {shares[1]}, against {percent(own)} of "
+        f"{leader.name}'s. Had they been as good as its other answers, the verdict would be another, so the difference "
+        f"in score may be one of form: {cure} and run again, or leave {arm.name} out."
+    )
+
+
+def _doubt(case: Case, pair: Comparison, needed: int | None) -> str:
+    rows = (
+        f"About {about(needed)} test rows would decide (80 % chance, if they differ as much as estimated)."
+        if needed is not None
+        else "No number of test rows would decide: they score the same, and with a minimum effect of 0 "
+        "nothing counts as equal. Set decision.minimum_effect above 0."
+    )
+    matter = f"{points(case.decision.minimum_effect)} points matter"
+    if case.leader is not None and pair.b == case.leader.name and pair.a != getattr(case.best, "name", None):
+        return (
+            f"{case.rows:,} test rows cannot tell whether {pair.a} is better than {pair.b}, which costs less: it may "
+            f"be better by up to {points(pair.interval[1])} points, and {matter}. {rows}"
+        )
+    if case.leader is not None and pair.b == case.leader.name:
+        return (
+            f"{case.rows:,} test rows cannot tell how much better {pair.a} is than {pair.b}, which costs less: by "
+            f"{interval_points(*pair.interval)} points, and {matter}. {rows}"
+        )
+    return (
+        f"{case.rows:,} test rows cannot tell whether {pair.b} is as good as {pair.a}, and it does not "
+        f"cost more. {pair.a} scored {points(pair.difference)} points higher (interval "
+        f"{interval_points(*pair.interval)}), and {matter}. {rows}"
+    )
 
 
 def _cut_off(case: Case, best: ArmResult) -> Iterator[str]:
@@ -111,7 +163,7 @@ def _unlike(case: Case, best: ArmResult, attribute: str, what: str) -> Iterator[
     own = getattr(judged, attribute)
     for arm in case.done:
         other = getattr(arm, attribute)
-        if own is not None and other is not None and abs(own - other) > _UNFAIR_SHARE:
+        if arm.name not in case.artefacts and own is not None and other is not None and abs(own - other) > UNLIKE_FORM:
             yield (f"{percent(other)} of {arm.name}'s answers were {what}, against {percent(own)} of {judged.name}'s")
 
 
@@ -142,7 +194,7 @@ def _required(kind: Kind, case: Case, best: ArmResult) -> Iterator[str]:
 
 def _compared(case: Case, best: ArmResult) -> Iterator[str]:
     for pair in sorted(case.comparisons, key=lambda c: (c.difference, c.b)):
-        if pair.b in case.doubtful:
+        if pair.a != best.name or pair.b in case.doubtful:
             continue  # told in the headline
         yield (
             f"{best.name} against {pair.b}: {points(pair.difference)} points higher, interval "
@@ -176,12 +228,37 @@ def _pays_back(case: Case) -> str:
         return f"{crossing.arm} is cheaper than {crossing.against} from the first request on."
     if crossing.requests is None:
         return f"{crossing.arm} never pays back against {crossing.against}: its requests cost no less."
-    span = "the saving per request was too unsteady, or not measured row by row, for an interval"
-    if crossing.interval is not None:
-        span = f"interval {about(crossing.interval[0])} to {about(crossing.interval[1])}"
-    return (
-        f"{crossing.arm} pays back against {crossing.against} after about {about(crossing.requests)} requests ({span})."
+    span = "how sure was not measured row by row"
+    if crossing.requests.interval is not None:
+        low, high = crossing.requests.interval
+        span = f"interval {about(low)} to {about(high)}" if isfinite(high) else f"at least {about(low)}, maybe never"
+    words = (
+        f"{crossing.arm} pays back against {crossing.against} after about {about(crossing.requests.estimate)} "
+        f"requests ({span})."
     )
+    if crossing.correct is not None:
+        words += f" For the same number of right answers, after about {about(crossing.correct.estimate)} of them."
+    return words
+
+
+def flip_words(flip: Flip) -> str:
+    """Where the verdict turns, as a sentence."""
+    to = VERDICT_WORDS[flip.to]
+    way = "falls" if flip.side == "below" else "rises"
+    if flip.of == "requests":
+        bound = "under" if flip.side == "below" else "over"
+        return f"The verdict becomes {to} if volume {way} {bound} about {about(flip.at)} requests in all."
+    bound = "under" if flip.side == "below" else "over"
+    what = {
+        "usd_per_machine_hour": "the price of a machine hour",
+        "usd_per_million_input": "the price of a million input tokens (output in proportion)",
+    }[flip.of]
+    return f"The verdict becomes {to} if {what} {way} {bound} {usd(flip.at)}; it is {usd(flip.now)} now."
+
+
+def _sensitivity(case: Case) -> Iterator[str]:
+    for flip in case.flips:
+        yield flip_words(flip)
 
 
 def _still_open(case: Case) -> Iterator[str]:
@@ -189,36 +266,49 @@ def _still_open(case: Case) -> Iterator[str]:
         return
     families = {arm.name: arm.family for arm in case.arms}
     for pair in case.comparisons:
-        if not pair.undetermined(case.decision.minimum_effect):
+        if pair.a != getattr(case.best, "name", None) or not pair.undetermined(case.decision.minimum_effect):
             continue
         if families[pair.b] == case.winner.family:
             if pair.b != case.winner.name:
                 yield (f"{pair.b} may be as good as {pair.a}; it is {_word(case.winner)} too, so the verdict stands.")
         else:
             yield (
-                f"{pair.b} may be as good as {pair.a}, or better by up to "
-                f"{points(max(0.0, -pair.interval[0]))} points; "
-                "that was not shown, and it costs more or scored below what is required, so it does not win."
+                f"{pair.b} may be as good as {pair.a}; it costs more or scored below what is required, so it does "
+                "not win."
             )
 
 
 def _doubling(kind: Kind, case: Case) -> Iterator[str]:
-    at_double = (case.learning_curve or {}).get("at_double")
-    if at_double and at_double.get("gain") is not None and kind != "more-data":
-        span = f" (interval {interval_points(*at_double['interval'])})" if at_double.get("interval") else ""
-        yield (
-            "Twice the training data is expected to change the fine-tuned score by "
-            f"{points(at_double['gain'])} points{span}."
-        )
+    curve = case.learning_curve
+    if curve is not None and curve.gain is not None and kind != "more-data":
+        span = f" (interval {interval_points(*curve.interval)})" if curve.interval else ""
+        gain = f"{points(curve.gain)} points{span}"
+        yield f"Twice the training data is expected to change the fine-tuned score by {gain}."
 
 
 def _caveats(case: Case) -> Iterator[str]:
-    if any(arm.grouped for arm in case.done):
+    for arm in case.done:
+        if forgets_too_much(arm, case.probes, case.decision):
+            yield (
+                f"{arm.name} forgot more than is allowed ({points(case.decision.largest_forgetting or 0.0)} points of "
+                "general questions), so it could not win."
+            )
+    if case.groups is not None:
         yield (
-            "Some test rows belong together (same group); the intervals take rows for independent and are too narrow."
+            f"The {case.rows:,} test rows come in {case.groups:,} groups; intervals and tests count groups, not rows."
         )
     if case.looks_at_test > 1:
-        yield (f"These test rows were looked at {case.looks_at_test} times; the intervals do not allow for that.")
+        yield (
+            f"This is verdict number {case.looks_at_test} from these test rows. Looking again is a chance more to err, "
+            f"so it is stated at {100 * confidence_after(case.looks_at_test, case.decision.confidence):.4g} % instead "
+            f"of {100 * case.decision.confidence:g} %; fresh test rows would lift that."
+        )
+    seeded = [arm for arm in case.done if arm.seeds > 1 and arm.seed_spread]
+    for arm in seeded:
+        yield (
+            f"{arm.name} was trained with {arm.seeds} seeds, whose scores spread by {points(arm.seed_spread or 0.0)} "
+            "points (standard deviation); its intervals carry that."
+        )
     if case.price.source == "default" and any(total is not None for total in case.totals.values()):
         yield (
             f"Costs assume {usd(case.price.usd_per_machine_hour)} per machine hour ({case.price.as_of}): "
@@ -238,9 +328,10 @@ def _not_run(case: Case) -> Iterator[str]:
 
 def _scored(case: Case, arm: ArmResult) -> str:
     low, high = case.intervals[arm.name]
+    confidence = 100 * confidence_after(case.looks_at_test, case.decision.confidence)
     return (
         f"it scored {percent(arm.mean)} on {case.rows:,} test rows "
-        f"({100 * case.decision.confidence:g} % interval {interval_percent(low, high)})"
+        f"({confidence:.4g} % interval {interval_percent(low, high)})"
     )
 
 

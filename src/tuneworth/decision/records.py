@@ -7,21 +7,51 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneworth.decision.probes import Interval, LearningCurve, Probes
 from tuneworth.task.schema import Decision
 
 Family = Literal["prompt", "fine-tune", "classical"]
 Kind = Literal["fine-tune", "prompt", "simpler-model", "more-data", "not-enough-evidence"]
 Decoding = Literal["generate", "constrained", "scored"]
+Input = Literal["requests", "usd_per_machine_hour", "usd_per_million_input"]
+Side = Literal["below", "above"]
 Status = Literal["done", "skipped", "failed"]
-Interval: TypeAlias = tuple[float, float]
 Floats: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrice:
+    """USD for a million tokens of a hosted model, and where the price comes from."""
+
+    usd_per_million_input: float
+    usd_per_million_output: float
+    source: str = "from the task file"
+    as_of: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """An arm's `token_price` in arm.json and verdict.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """Latency of one request and machine time per request while `requests` requests are answered at once."""
+
+    requests: int
+    seconds_p50: float
+    seconds_p95: float
+    machine_seconds_per_request: float
+
+    def to_json(self) -> dict[str, Any]:
+        """An object of an arm's `at_once` in arm.json."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -33,6 +63,9 @@ class ArmResult:
     counts are means per request, `seconds_p50` and `seconds_p95` the latency of one request,
     `machine_seconds_per_request` the machine time that one request takes when many are answered together,
     `row_seconds` that time row by row. `truncated`, `empty` and `invalid` are shares of the rows, 0..1.
+    `token_price` is set for hosted arms, which cost their tokens and no machine time here (`row_tokens`: in
+    and out, row by row). `seed_spread` is the
+    standard deviation of the score between trainings that differ in their seed alone, seen over `seeds` of them.
     Raises ValueError when these do not fit.
     """
 
@@ -54,6 +87,11 @@ class ArmResult:
     truncated: float | None = None
     empty: float | None = None
     invalid: float | None = None
+    token_price: TokenPrice | None = None
+    row_tokens: tuple[tuple[float, float], ...] | None = None
+    at_once: tuple[AtOnce, ...] = ()
+    seed_spread: float | None = None
+    seeds: int = 1
 
     def __post_init__(self) -> None:
         if (self.status == "done") != (self.scores is not None):
@@ -62,7 +100,7 @@ class ArmResult:
             return
         if not self.scores or not all(0 <= score <= 1 for score in self.scores):
             raise ValueError(f"arm '{self.name}': scores are one number in 0..1 for each test row")
-        for rows in (self.groups, self.row_seconds):
+        for rows in (self.groups, self.row_seconds, self.row_tokens):
             if rows is not None and len(rows) != len(self.scores):
                 raise ValueError(f"arm '{self.name}': {len(rows)} values for {len(self.scores)} test rows")
 
@@ -98,7 +136,7 @@ class ArmResult:
 class Comparison:
     """The paired comparison of arm `a` with arm `b` on the same rows; `difference` is mean(a) - mean(b).
 
-    `interval` is simultaneous over all comparisons of the verdict; `p_adjusted` is Holm's. `equivalent` says
+    `interval` is simultaneous over all comparisons with the best arm; `p_adjusted` is Holm's. `equivalent` says
     that the difference is shown to lie within the minimum effect. `variance` is that of one row's difference,
     the number that power depends on; `rows` how many rows were compared.
     """
@@ -122,6 +160,15 @@ class Comparison:
         """Whether `b` is neither shown to be worse than `a` nor shown to be as good."""
         return self.interval[0] <= 0 and not self.not_inferior(minimum_effect)
 
+    def with_p(self, p_adjusted: float) -> Comparison:
+        """The same comparison with its p corrected for others."""
+        return replace(self, p_adjusted=p_adjusted)
+
+    def flipped(self) -> Comparison:
+        """The same comparison, of `b` with `a`."""
+        low, high = self.interval
+        return replace(self, a=self.b, b=self.a, difference=-self.difference, interval=(-high, -low))
+
     def to_json(self) -> dict[str, Any]:
         """The object of verdict.json."""
         return {
@@ -138,42 +185,105 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Price of one hour of the machine that answered, in USD, and where it comes from."""
+    """Price of one hour of the machine that answered, in USD, and where it comes from.
+
+    An assumed price may be wrong by `uncertainty_factor` either way; a price that the user gave is 1.
+    """
 
     usd_per_machine_hour: float
     source: Literal["task", "default"]
     as_of: str | None
     statement: str
+    uncertainty_factor: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object, for the provenance in verdict.json."""
-        return {
-            "usd_per_machine_hour": self.usd_per_machine_hour,
-            "source": self.source,
-            "as_of": self.as_of,
-            "statement": self.statement,
-        }
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What costs are reckoned with: the machine's price, and what comes beside requests over `months`.
+
+    `usd_for_labels` is this task's share of the labelling cost, borne by arms that learn from the rows;
+    `retrain_months` after how many months those are built anew; `idle_hours_per_month` how long a machine of one's own
+    waits while it is paid for.
+    """
+
+    price: Price
+    months: float = 12
+    usd_for_labels: float = 0.0
+    retrain_months: float | None = None
+    idle_hours_per_month: float = 0.0
+
+    @classmethod
+    def of(cls, decision: Decision, price: Price) -> Self:
+        """The terms that a task's decision section states."""
+        share = decision.usd_for_labels / decision.labels_shared_by
+        return cls(price, decision.horizon_months, share, decision.retrain_months, decision.idle_hours_per_month)
+
+    @property
+    def trainings(self) -> int:
+        """How often an arm that learns is built over the months."""
+        return 1 if self.retrain_months is None else max(1, math.ceil(self.months / self.retrain_months - 1e-9))
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A number of requests, or of right answers; the upper end of the interval is infinite when it may never come."""
+
+    estimate: float
+    interval: Interval | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Estimate and interval; an infinite end is null."""
+        ends = None
+        if self.interval is not None:
+            ends = [end if math.isfinite(end) else None for end in self.interval]
+        return {"estimate": self.estimate, "interval": ends}
 
 
 @dataclass(frozen=True, slots=True)
 class BreakEven:
-    """From how many requests on `arm` is cheaper in total than `against`; both numbers only if it pays back.
+    """From how many requests on `arm` is cheaper in total than `against`; None unless it pays back.
 
-    `interval` is None when it was not measured, or has no upper end because the saving may be nil.
+    `correct` counts right answers instead of requests, so that the quality of both arms enters: it answers from how
+    many right answers on `arm` gets them cheaper. Intervals carry the spread of the rows and an assumed price's.
     """
 
     arm: str
     against: str
     status: Literal["pays-back", "never", "already-cheaper"]
-    requests: float | None = None
-    interval: Interval | None = None
+    requests: Crossing | None = None
+    correct: Crossing | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object of verdict.json."""
-        requests = None
-        if self.requests is not None:
-            requests = {"estimate": self.requests, "interval": list(self.interval) if self.interval else None}
-        return {"against": self.against, "status": self.status, "requests": requests}
+        return {
+            "arm": self.arm,
+            "against": self.against,
+            "status": self.status,
+            "requests": self.requests.to_json() if self.requests else None,
+            "correct_answers": self.correct.to_json() if self.correct else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """Where the verdict would become `to` if one input alone were otherwise: at `at`, `side` of what it is now.
+
+    `of` is `requests` (in all), `usd_per_machine_hour` or `usd_per_million_input` (other token prices in proportion).
+    """
+
+    of: Input
+    now: float
+    side: Side
+    at: float
+    to: Kind
+
+    def to_json(self) -> dict[str, Any]:
+        """An object of `sensitivity` in verdict.json."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +291,11 @@ class Case:
     """All that a verdict was made from.
 
     `intervals` holds each done arm's interval of the mean, `totals` each arm's total cost (USD, None if
-    unknown). `doubtful` holds the arms on which the verdict hangs, each with the test rows that would decide
-    (None: no number would). `learning_curve` is the object of verdict.json; `binary` says that every score is
-    right or wrong.
+    unknown). `doubtful` holds the arms on which the verdict hangs, each with its comparison (with the best arm, or of
+    a dearer arm with the leader) and the test rows that would decide (None: no number would); `artefacts` the arms
+    whose score may be one of form; `leader` is what would win otherwise. `probes` holds what else was measured of
+    arms, by name; `binary` says that every score is right or wrong; `groups` is how many groups the rows come in, None
+    when each stands alone.
     """
 
     arms: tuple[ArmResult, ...]
@@ -194,11 +306,16 @@ class Case:
     intervals: Mapping[str, Interval]
     best: ArmResult | None
     winner: ArmResult | None
+    leader: ArmResult | None
     comparisons: tuple[Comparison, ...]
     totals: Mapping[str, float | None]
-    doubtful: Mapping[str, int | None]
+    doubtful: Mapping[str, tuple[Comparison, int | None]]
+    artefacts: tuple[str, ...]
     break_even: BreakEven | None
-    learning_curve: Mapping[str, Any] | None
+    flips: tuple[Flip, ...]
+    learning_curve: LearningCurve | None
+    probes: Mapping[str, Probes]
+    groups: int | None
     looks_at_test: int
 
     @property
@@ -207,10 +324,9 @@ class Case:
         return tuple(arm for arm in self.arms if arm.done)
 
 
-def expected_after_doubling(arms: Sequence[ArmResult], learning_curve: Mapping[str, Any] | None) -> float | None:
+def expected_after_doubling(arms: Sequence[ArmResult], curve: LearningCurve | None) -> float | None:
     """Mean score expected of the best trained arm with twice the data; None when that was not measured."""
-    at_double = (learning_curve or {}).get("at_double")
     trained = [arm.mean for arm in arms if arm.done and arm.family == "fine-tune"]
-    if not at_double or at_double.get("gain") is None or not trained:
+    if curve is None or curve.gain is None or not trained:
         return None
-    return min(1.0, max(trained) + float(at_double["gain"]))
+    return min(1.0, max(trained) + curve.gain)

@@ -1,36 +1,25 @@
-"""The verdict: which arm to use, by one rule, as a pure function of what the arms scored and cost.
-
-The rule: the best arm has the highest mean score. Candidates are the best arm and every arm shown (paired,
-corrected for several comparisons) not to be worse by as much as the minimum effect. The candidate with the
-lowest total cost at the stated volume and horizon wins, and its family names the verdict. An arm that is
-neither shown to be worse nor shown to be as good is undetermined; if it is of another family and not dearer
-than the winner, the verdict hangs on it and there is not enough evidence.
-"""
+"""The verdict: which arm to use, as a pure function of what the arms scored and cost. The rule is in `rule`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from types import MappingProxyType
 from typing import Any
 
-from tuneworth.decision.costs import break_even, cost_curve, total_usd, usd_per_1k_correct, usd_per_request
-from tuneworth.decision.power import rows_to_decide, smallest_detectable_difference
-from tuneworth.decision.reasons import explain
-from tuneworth.decision.records import (
-    ArmResult,
-    BreakEven,
-    Case,
-    Comparison,
-    Family,
-    Kind,
-    Price,
-    expected_after_doubling,
-)
-from tuneworth.decision.statistics import compare, holm, mean_interval
-from tuneworth.task.schema import Decision
+import numpy as np
 
-_KINDS: dict[Family, Kind] = {"fine-tune": "fine-tune", "prompt": "prompt", "classical": "simpler-model"}
-_SIMPLICITY: dict[Family, int] = {"classical": 0, "prompt": 1, "fine-tune": 2}
+from tuneworth.decision.costs import break_even, cost_curve, total_usd, usd_at_once, usd_per_1k_correct, usd_per_request
+from tuneworth.decision.looks import confidence_after
+from tuneworth.decision.power import rows_to_decide, smallest_detectable_difference
+from tuneworth.decision.probes import Interval, LearningCurve, Probes
+from tuneworth.decision.reasons import explain
+from tuneworth.decision.records import ArmResult, BreakEven, Case, Comparison, Kind, Price, Terms
+from tuneworth.decision.rule import Evidence, Ruling, dearer, forgets_too_much, rule, thrift
+from tuneworth.decision.sensitivity import flips
+from tuneworth.decision.statistics import Codes, SeedSpread, compare, holm, mean_interval, with_seeds
+from tuneworth.task.schema import Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +44,11 @@ class Verdict:
             "schema": "tuneworth.verdict/1",
             "verdict": self.kind,
             "winner": self.winner,
+            "meanwhile": case.leader.name if case.leader and not self.winner else None,
             "why": list(self.why),
             "metric": self.metric,
             "test_rows": case.rows,
+            "test_groups": case.groups,
             "minimum_effect": case.decision.minimum_effect,
             "confidence": case.decision.confidence,
             "looks_at_test": self.looks_at_test,
@@ -66,12 +57,17 @@ class Verdict:
             "comparisons": [comparison.to_json() for comparison in case.comparisons],
             "break_even": case.break_even.to_json() if case.break_even else None,
             "cost_curve": [dict(point) for point in self.curve],
-            "learning_curve": dict(case.learning_curve) if case.learning_curve is not None else None,
-            "power": {"smallest_detectable_difference": self.smallest_detectable_difference},
+            "sensitivity": [flip.to_json() for flip in case.flips],
+            "learning_curve": case.learning_curve.to_json() if case.learning_curve else None,
+            "power": {
+                "smallest_detectable_difference": self.smallest_detectable_difference,
+                "rows_to_decide": self.rows_to_decide,
+            },
         }
 
     def _arm_json(self, arm: ArmResult) -> dict[str, Any]:
-        usd = usd_per_request(arm, self.case.price)
+        price = self.case.price
+        usd = usd_per_request(arm, price)
         return {
             "name": arm.name,
             "family": arm.family,
@@ -84,14 +80,61 @@ class Verdict:
             "output_tokens": arm.output_tokens,
             "seconds": {"p50": arm.seconds_p50, "p95": arm.seconds_p95},
             "usd_per_1k_requests": None if usd is None else 1000 * usd,
-            "usd_per_1k_correct": usd_per_1k_correct(arm, self.case.price, self.case.binary) if arm.done else None,
+            "usd_per_1k_correct": usd_per_1k_correct(arm, price, self.case.binary) if arm.done else None,
             "usd_to_build": arm.usd_to_build,
+            "token_price": arm.token_price.to_json() if arm.token_price else None,
+            "at_once": [
+                {
+                    "requests": point.requests,
+                    "seconds": {"p50": point.seconds_p50, "p95": point.seconds_p95},
+                    "usd_per_1k_requests": 1000 * (usd_at_once(arm, point, price) or 0.0),
+                }
+                for point in arm.at_once
+            ],
             "truncated": arm.truncated,
             "empty": arm.empty,
             "invalid": arm.invalid,
-            "robustness": None,
-            "forgetting": None,
+            **self.case.probes.get(arm.name, Probes()).to_json(),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the rule found, and on what: `alpha` is the level of each comparison, `groups` the rows' [rows]."""
+
+    ruling: Ruling
+    evidence: Evidence
+    alpha: float
+    groups: Codes | None
+
+
+def judge(
+    arms: Sequence[ArmResult],
+    decision: Decision,
+    terms: Terms,
+    *,
+    learning_curve: LearningCurve | None = None,
+    probes: Mapping[str, Probes] = MappingProxyType({}),
+    looks_at_test: int = 1,
+) -> Judgement:
+    """Compare the arms and apply the rule; without words, curves and sensitivity, which `decide` adds.
+
+    Raises ValueError as `decide` does.
+    """
+    _check(arms)
+    done = [arm for arm in arms if arm.done]
+    requests = decision.requests_per_month * decision.horizon_months
+    totals = {arm.name: total_usd(arm, terms, requests) for arm in arms}
+    admitted = [arm for arm in done if not forgets_too_much(arm, probes, decision)]
+    best = min(admitted, key=lambda arm: (-arm.mean, *thrift(arm, totals)), default=None)
+    alpha = (1 - confidence_after(looks_at_test, decision.confidence)) / _comparisons_that_matter(done)
+    groups = _groups(done)
+    pairs = {
+        frozenset((one.name, other.name)): _compared(one, other, alpha, decision.minimum_effect, groups)
+        for one, other in combinations(sorted(done, key=lambda arm: (arm is not best, -arm.mean, arm.name)), 2)
+    }
+    evidence = Evidence(arms, best, pairs, totals, learning_curve, probes)
+    return Judgement(rule(evidence, decision), evidence, alpha, groups)
 
 
 def decide(
@@ -101,128 +144,122 @@ def decide(
     metric: str,
     price: Price,
     provenance: Mapping[str, Any],
-    learning_curve: Mapping[str, Any] | None = None,
+    learning_curve: LearningCurve | None = None,
+    probes: Mapping[str, Probes] = MappingProxyType({}),
     looks_at_test: int = 1,
-    seed: int = 0,
 ) -> Verdict:
-    """Weigh the arms by the rule above. `learning_curve` is the object of verdict.json, None if not measured.
+    """Weigh the arms by the rule. `learning_curve` is None if not measured; `probes` are by arm name.
 
+    `looks_at_test` counts this verdict and those made from the same test rows before; see `confidence_after`.
     Raises ValueError when arms share a name or answered different numbers of rows: a fault of the caller, not
     of the user.
     """
-    _check(arms)
-    done = tuple(arm for arm in arms if arm.done)
+    terms = Terms.of(decision, price)
+    judged = judge(arms, decision, terms, learning_curve=learning_curve, probes=probes, looks_at_test=looks_at_test)
+    ruling, evidence = judged.ruling, judged.evidence
+    done, best = tuple(arm for arm in arms if arm.done), evidence.best
     binary = all(arm.binary for arm in done)
-    totals = {arm.name: total_usd(arm, price, _requests(decision)) for arm in arms}
-    best = min(done, key=lambda arm: (-arm.mean, *_thrift(arm, totals))) if done else None
-    alpha = (1 - decision.confidence) / _comparisons_that_matter(done)
-    comparisons = _compare(best, done, alpha, decision.minimum_effect, seed) if best else ()
-    kind, winner, doubtful = _rule(arms, best, comparisons, totals, decision, learning_curve)
-    rows = len(best.values) if best else 0
-    by_name = {comparison.b: comparison for comparison in comparisons}
+    comparisons = _reported(evidence, ruling)
+    doubtful = {name: _doubt(name, judged, decision) for name in ruling.doubtful}
+    confidence = confidence_after(looks_at_test, decision.confidence)
     case = Case(
         arms=tuple(arms),
         decision=decision,
         price=price,
         binary=binary,
-        rows=rows,
-        intervals={arm.name: mean_interval(arm.values, arm.binary, decision.confidence, seed) for arm in done},
+        rows=len(best.values) if best else 0,
+        intervals={arm.name: _interval(arm, confidence, judged.groups) for arm in done},
         best=best,
-        winner=winner,
+        winner=ruling.winner,
+        leader=ruling.leader,
         comparisons=comparisons,
-        totals=totals,
-        doubtful={name: rows_to_decide(by_name[name], alpha, decision.minimum_effect) for name in doubtful},
-        break_even=_break_even(done, winner, price, decision.confidence, seed),
+        totals=evidence.totals,
+        doubtful=doubtful,
+        artefacts=ruling.artefacts,
+        break_even=_break_even(done, ruling.winner or ruling.leader, terms, decision.confidence),
+        flips=flips(evidence, decision, terms, ruling.kind),
         learning_curve=learning_curve,
+        probes=probes,
+        groups=None if judged.groups is None else int(judged.groups.max()) + 1,
         looks_at_test=looks_at_test,
     )
-    deciding = [needed for needed in case.doubtful.values() if needed is not None]
+    deciding = [needed for _, needed in doubtful.values() if needed is not None]
+    requests = decision.requests_per_month * decision.horizon_months
     return Verdict(
-        kind=kind,
-        winner=winner.name if winner else None,
-        why=explain(kind, case),
+        kind=ruling.kind,
+        winner=ruling.winner.name if ruling.winner else None,
+        why=explain(ruling.kind, case),
         case=case,
-        smallest_detectable_difference=_detectable(comparisons, rows, alpha, binary),
-        curve=cost_curve(done, price, _requests(decision)),
-        rows_to_decide=max(deciding) if kind == "not-enough-evidence" and deciding else None,
+        smallest_detectable_difference=_detectable(comparisons, case.rows, judged.alpha, binary),
+        curve=cost_curve(done, terms, requests),
+        rows_to_decide=max(deciding) if deciding else None,
         metric=metric,
         looks_at_test=looks_at_test,
         provenance=provenance,
     )
 
 
-def _rule(
-    arms: Sequence[ArmResult],
-    best: ArmResult | None,
-    comparisons: Sequence[Comparison],
-    totals: Mapping[str, float | None],
-    decision: Decision,
-    learning_curve: Mapping[str, Any] | None,
-) -> tuple[Kind, ArmResult | None, list[str]]:
-    """The verdict, the winner, and the arms on which it hangs."""
+def _interval(arm: ArmResult, confidence: float, groups: Codes | None) -> Interval:
+    interval = mean_interval(arm.values, arm.binary, confidence, groups)
+    low, high = with_seeds(arm.mean, interval, confidence, _seeds(arm))
+    return max(0.0, low), min(1.0, high)
+
+
+def _seeds(*arms: ArmResult) -> SeedSpread | None:
+    """How far another training would move the score of an arm, or the difference of two."""
+    spread = [(arm.seed_spread, arm.seeds) for arm in arms if arm.seed_spread and arm.seeds > 1]
+    if not spread:
+        return None
+    variance = sum(deviation**2 for deviation, _ in spread)
+    return SeedSpread(float(variance**0.5), sum(seeds - 1 for _, seeds in spread))
+
+
+def _groups(done: Sequence[ArmResult]) -> Codes | None:
+    """The rows' groups as numbers from 0; None when no arm has groups, or none has several rows."""
+    grouped = next((arm for arm in done if arm.grouped), None)
+    return None if grouped is None else np.unique(np.asarray(grouped.groups), return_inverse=True)[1].astype(np.int64)
+
+
+def _compared(
+    one: ArmResult, other: ArmResult, alpha: float, minimum_effect: float, groups: Codes | None
+) -> Comparison:
+    """The comparison of two arms; its p stands alone until `_reported` corrects it."""
+    pair = compare(one.values, other.values, alpha, minimum_effect, groups, _seeds(one, other))
+    return Comparison(
+        one.name, other.name, pair.difference, pair.interval, pair.p, pair.p, pair.test, pair.equivalent,
+        pair.variance, len(one.values),
+    )  # fmt: skip
+
+
+def _reported(evidence: Evidence, ruling: Ruling) -> tuple[Comparison, ...]:
+    """The best arm with each other, then the winner (or who leads) with each other if it is not the best."""
+    best, leader = evidence.best, ruling.winner or ruling.leader
     if best is None:
-        return "not-enough-evidence", None, []
-    required = decision.required_score
-    if required is not None and best.mean < required:
-        expected = expected_after_doubling(arms, learning_curve)
-        if expected is None:
-            return "not-enough-evidence", None, []
-        if expected >= required:
-            return "more-data", None, []
-    by_name = {arm.name: arm for arm in arms}
-    good = [best] + [by_name[c.b] for c in comparisons if c.not_inferior(decision.minimum_effect)]
-    open_arms = [by_name[c.b] for c in comparisons if c.undetermined(decision.minimum_effect)]
-    if required is not None and best.mean >= required:
-        # Below the required score no arm is good enough, however cheap.
-        good = [arm for arm in good if arm.mean >= required]
-        open_arms = [arm for arm in open_arms if arm.mean >= required]
-    winner = min(good, key=lambda arm: (*_thrift(arm, totals)[:2], -arm.mean, arm.name))
-    if {arm.family for arm in arms if arm.done} == {winner.family} != {arm.family for arm in arms}:
-        return "not-enough-evidence", None, []  # other families were wanted, and none of them was measured
-    doubtful = [arm.name for arm in open_arms if _matters(arm, winner, totals)]
-    if doubtful:
-        return "not-enough-evidence", None, doubtful
-    return _KINDS[winner.family], winner, []
+        return ()
+    done = [arm for arm in evidence.arms if arm.done]
+    found = [evidence.pair(best, arm) for arm in done if arm is not best]
+    if leader is not None and leader is not best:
+        found += [_from(evidence.pair(leader, arm), leader) for arm in done if arm not in (best, leader)]
+    adjusted = holm([pair.p for pair in found[: len(done) - 1]]) + [
+        min(1.0, pair.p * (len(done) - 1)) for pair in found[len(done) - 1 :]
+    ]
+    return tuple(pair.with_p(p) for pair, p in zip(found, adjusted, strict=True))
 
 
-def _matters(arm: ArmResult, winner: ArmResult, totals: Mapping[str, float | None]) -> bool:
-    """Whether an undetermined arm could turn the verdict: another family, and not dearer as far as is known.
-
-    A dearer arm has the burden of proof: it is named in the reasons, but it does not hold up the verdict.
-    """
-    dearer = totals[arm.name] is not None and _thrift(arm, totals)[0] > _thrift(winner, totals)[0]
-    return arm.family != winner.family and not dearer
+def _from(pair: Comparison, arm: ArmResult) -> Comparison:
+    return pair if pair.a == arm.name else pair.flipped()
 
 
-def _thrift(arm: ArmResult, totals: Mapping[str, float | None]) -> tuple[float, int, str]:
-    """Order among equals: cheapest (an unknown cost last), then simplest, then by name. Costs equal to 9
-    digits are equal, so that the order of adding decides nothing.
-    """
-    total = totals[arm.name]
-    return float("inf") if total is None else float(f"{total:.9g}"), _SIMPLICITY[arm.family], arm.name
-
-
-def _compare(
-    best: ArmResult, done: Sequence[ArmResult], alpha: float, minimum_effect: float, seed: int
-) -> tuple[Comparison, ...]:
-    others = [arm for arm in done if arm is not best]
-    pairs = [compare(best.values, arm.values, alpha, minimum_effect, seed) for arm in others]
-    adjusted = holm([pair.p for pair in pairs])
-    return tuple(
-        Comparison(
-            best.name,
-            arm.name,
-            pair.difference,
-            pair.interval,
-            pair.p,
-            p_adjusted,
-            pair.test,
-            pair.equivalent,
-            pair.variance,
-            len(best.values),
-        )
-        for arm, pair, p_adjusted in zip(others, pairs, adjusted, strict=True)
-    )
+def _doubt(name: str, judged: Judgement, decision: Decision) -> tuple[Comparison, int | None]:
+    """The comparison that leaves `name` in doubt, and the rows that would settle it."""
+    evidence, leader = judged.evidence, judged.ruling.leader
+    arm = next(arm for arm in evidence.arms if arm.name == name)
+    assert leader is not None and evidence.best is not None
+    if dearer(arm, leader, evidence.totals):
+        pair = _from(evidence.pair(arm, leader), arm)
+    else:
+        pair = _from(evidence.pair(evidence.best, arm), evidence.best)
+    return pair, rows_to_decide(pair, judged.alpha, decision.minimum_effect)
 
 
 def _comparisons_that_matter(done: Sequence[ArmResult]) -> int:
@@ -236,27 +273,23 @@ def _detectable(comparisons: Sequence[Comparison], rows: int, alpha: float, bina
     """For the closest pair, the one that is hardest to tell apart."""
     if not comparisons:
         return None
-    closest = min(comparisons, key=lambda comparison: (comparison.difference, comparison.variance))
+    closest = min(comparisons, key=lambda comparison: (abs(comparison.difference), comparison.variance))
     return smallest_detectable_difference(closest.variance + closest.difference**2, rows, alpha, binary)
 
 
 def _break_even(
-    done: Sequence[ArmResult], winner: ArmResult | None, price: Price, confidence: float, seed: int
+    done: Sequence[ArmResult], leader: ArmResult | None, terms: Terms, confidence: float
 ) -> BreakEven | None:
-    """Of the winner, or where that is a prompt or none the best trained arm, against the best prompting
-    arm.
+    """Of the winner (or who leads), or where that is a prompt or none the best trained arm, against the best
+    prompting arm.
     """
     ranked = sorted(done, key=lambda arm: (-arm.mean, arm.name))
     prompts = [arm for arm in ranked if arm.family == "prompt"]
     trained = [arm for arm in ranked if arm.family == "fine-tune"]
-    subject = winner if winner is not None and winner.family != "prompt" else next(iter(trained), None)
+    subject = leader if leader is not None and leader.family != "prompt" else next(iter(trained), None)
     if not prompts or subject is None:
         return None
-    return break_even(subject, prompts[0], price, confidence, seed)
-
-
-def _requests(decision: Decision) -> float:
-    return decision.requests_per_month * decision.horizon_months
+    return break_even(subject, prompts[0], terms, confidence)
 
 
 def _check(arms: Sequence[ArmResult]) -> None:

@@ -21,7 +21,7 @@ from tuneworth.models.recompute import MemoryPlan, activation_bytes, free_bytes,
 from tuneworth.models.sources import ModelFolder
 from tuneworth.models.tuning import Recipe, Tuned, saved, tune
 from tuneworth.plan import Rate
-from tuneworth.rendering import Renderer
+from tuneworth.rendering import Messages, Renderer
 from tuneworth.training import (
     Checkpoint,
     Hooks,
@@ -37,10 +37,11 @@ from tuneworth.training import (
     train,
     with_reference,
 )
-from tuneworth.training.loss import total_loss
+from tuneworth.training.loss import row_losses, total_loss
 from tuneworth.training.records import Batches, Loss, Trainable
 
 _LATENCY_ROWS = 12
+_SURPRISE_TOKENS = 4096  # in one pass that only asks for log-probabilities
 _LONGEST = 8  # texts whose tokens are counted to find the longest row
 # Two checkpoints are kept while the next is written; of each parameter: master, two moments and the best, in float32.
 _CHECKPOINTS, _CHECKPOINT_BYTES = 3, 16
@@ -173,6 +174,19 @@ class LocalModel:
             else:
                 rows.append(Row(example.id, rendered.ids, rendered.trained))
         return rows, too_long
+
+    def surprise(self, conversations: Sequence[Messages], *, with_end: bool = True) -> list[tuple[float, int]]:
+        """Of each conversation's last answer: the sum of -log p of its tokens (nats) as the model answers now, and
+        their number; the end token counts only `with_end`. Nothing is cut: who calls keeps to the context."""
+        rows = []
+        for number, messages in enumerate(conversations):
+            rendered = self.renderer.training(messages)
+            trained = list(rendered.trained)
+            if not with_end:
+                trained[len(trained) - 1 - trained[::-1].index(True)] = False
+            rows.append(Row(str(number), rendered.ids, tuple(trained)))
+        losses = row_losses(self.model, rows, _SURPRISE_TOKENS, self._device)
+        return [(loss, row.trained_tokens) for loss, row in zip(losses, rows, strict=True)]
 
     def fit(self, form: PromptForm, rows: Sequence[Row], validation: Sequence[Example], fit: Fit) -> Outcome:
         """Train the tuning that is on the model; the best step by score on `validation` is what remains."""

@@ -83,6 +83,13 @@ def tuned_arm(bench: Bench, name: str, local: LocalModel, job: Job) -> None:
         shutil.rmtree(home / folder, ignore_errors=True)
 
 
+def training_alone(bench: Bench, name: str, local: LocalModel, job: Job) -> tuple[Attempt, Path]:
+    """Train as `tuned_arm` does with one seed, and resumably, but answer no test rows; and where the weights lie."""
+    rows, _ = local.training_rows(job.form, bench.train)
+    attempt = _attempt(bench, name, local, job, rows)
+    return attempt, bench.folder.arm(name) / "candidates" / f"seed-{attempt.seed}"
+
+
 def _attempt(bench: Bench, name: str, local: LocalModel, job: Job, rows: Sequence[Row]) -> Attempt:
     """Train with one seed and save its best weights as a candidate, unless that is done."""
     home, seed = bench.folder.arm(name), job.recipe.seed

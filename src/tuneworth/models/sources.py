@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+import huggingface_hub  # its parts are loaded when they are used, which takes 0.2 s and is seldom needed
 
 from tuneworth.errors import InputError, MachineError, nearest
 from tuneworth.models.architecture import Architecture
@@ -63,7 +62,7 @@ def find_model(model: str) -> ModelFolder:
         return _described(model, folder, None)
     entry = entry_of(model)
     with _hub_errors(model):
-        path = Path(snapshot_download(_hub_id(model), allow_patterns=_PATTERNS))
+        path = Path(huggingface_hub.snapshot_download(_hub_id(model), allow_patterns=_PATTERNS))
     return _described(model, path, entry.licence.id if entry else None)
 
 
@@ -80,7 +79,7 @@ def find_architecture(model: str) -> Architecture:
     if entry is not None:
         return entry.architecture
     with _hub_errors(model):
-        path = hf_hub_download(model, _NEEDED[0])
+        path = huggingface_hub.hf_hub_download(model, _NEEDED[0])
     return Architecture.of_config(read_json(Path(path)), model)
 
 
@@ -94,16 +93,16 @@ def _hub_id(model: str) -> str:
 def _hub_errors(model: str) -> Iterator[None]:
     try:
         yield
-    except GatedRepoError:
+    except huggingface_hub.errors.GatedRepoError:
         raise InputError(
             "the maker gives this model only to accounts that have agreed to its terms",
             where=model,
             cure=f"agree at https://huggingface.co/{_hub_id(model)}, create a token at "
             "https://huggingface.co/settings/tokens, and put it into HF_TOKEN (or run `hf auth login`)",
         ) from None
-    except (HFValidationError, HfHubHTTPError) as error:
+    except (huggingface_hub.errors.HFValidationError, huggingface_hub.errors.HfHubHTTPError) as error:
         raise InputError(f"the hub has no such model for you: {str(error).splitlines()[0]}", where=model) from None
-    except (LocalEntryNotFoundError, OSError):
+    except (huggingface_hub.errors.LocalEntryNotFoundError, OSError):
         raise MachineError(
             "the model is not in the cache and the hub cannot be reached",
             where=model,

@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from tuneworth.decision import ArmResult, Price, decide
+from tuneworth.decision import ArmResult, AtOnce, LearningCurve, Price, Probes, TokenPrice, decide
 from tuneworth.evaluation.metrics import default_metric
 from tuneworth.pipeline.planning import ARMS, Workshop, machine_price
-from tuneworth.store.atomic import read_jsonl, write_json
+from tuneworth.store.atomic import read_json, read_jsonl, write_json
 from tuneworth.store.cache import sha256_of
 from tuneworth.store.run import RunFolder, read_arm
+
+PROBES = ("robustness", "forgetting", "out_of_scope")
+"""Files of an arm's folder that hold what the probes found; absent where not measured."""
 
 
 def write_verdict(work: Workshop) -> None:
@@ -32,7 +35,13 @@ def write_verdict(work: Workshop) -> None:
     }
     results = [_result(folder, record, price) for record in records]
     verdict = decide(
-        results, work.task.decision, metric=metric, price=price, provenance=provenance, seed=work.task.seed
+        results,
+        work.task.decision,
+        metric=metric,
+        price=price,
+        provenance=provenance,
+        learning_curve=_learning_curve(folder),
+        probes={record["name"]: _probes(folder, record) for record in records},
     )
     write_json(folder.verdict, verdict.to_json())
 
@@ -65,4 +74,32 @@ def _result(folder: RunFolder, record: Mapping[str, Any], price: Price) -> ArmRe
         truncated=record["truncated"],
         empty=record["empty"],
         invalid=record["invalid"],
+        **_optional(record),
     )
+
+
+def _optional(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What not every arm.json has: prices of tokens, requests at once, trainings with several seeds."""
+    price, seeds = record.get("token_price"), (record.get("settings") or {}).get("seeds") or ()
+    return {
+        "token_price": TokenPrice(**price) if price else None,
+        "at_once": tuple(AtOnce(**point) for point in record.get("at_once") or ()),
+        "seed_spread": (record.get("settings") or {}).get("validation_spread"),
+        "seeds": max(1, len(seeds)),
+    }
+
+
+def _probes(folder: RunFolder, record: Mapping[str, Any]) -> Probes:
+    """What the probes wrote of an arm: `arms/<arm>/robustness.json`, `forgetting.json`, `out_of_scope.json`."""
+    found = {}
+    for name in PROBES:
+        path = folder.arm(record["name"]) / f"{name}.json"
+        value = read_json(path) if path.is_file() else record.get(name)
+        found[name] = {key: part for key, part in value.items() if key != "schema"} if value else None
+    return Probes.from_json(found)
+
+
+def _learning_curve(folder: RunFolder) -> LearningCurve | None:
+    """What the probe of the learning curve wrote: `learning_curve.json`, {arm, points: [{rows, score, interval}]}."""
+    path = folder.path / "learning_curve.json"
+    return LearningCurve.from_json(read_json(path)) if path.is_file() else None

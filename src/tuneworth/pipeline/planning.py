@@ -34,6 +34,7 @@ from tuneworth.models.sources import find_model
 from tuneworth.models.tuning import FULL_METHOD, Recipe
 from tuneworth.pipeline.continuing import Start, continued, find_start
 from tuneworth.pipeline.preparing import Prepared
+from tuneworth.pipeline.probe_planning import add_probes
 from tuneworth.plan import Allotment, Rate, Rates, Rows, Setting, TrainingPlan, allot, training_plan
 from tuneworth.rendering import Renderer
 from tuneworth.store.atomic import read_json, write_json
@@ -168,6 +169,7 @@ def make_plan(work: Workshop, clock: float) -> None:
     allotment = allot(work.task.budget, spent, rows, rates, wanted, choices, work.task.training.seeds)
     plan = _plan_json(work, settings, memory, rates, allotment)
     plan["predicted"]["disk_bytes"] = disk_bytes
+    plan = add_probes(plan, bench, work.local, rates, len(work.splits.validation))
     write_json(work.folder.plan, plan)
     work.watcher.note(f"plan: {allotment.test_rows:,} of {rows.test:,} test rows; " + "; ".join(
         f"{arm} {trained.epochs:.1f} epochs in {trained.seconds:.0f} s" for arm, trained in allotment.trainings.items()

@@ -1,4 +1,4 @@
-"""The run, top to bottom: data, plan, arms, verdict, report.
+"""The run, top to bottom: data, plan, arms, probes, verdict, report.
 
 Each stage writes its file whole and is skipped when the file is there, so the same command continues a run that
 was stopped anywhere, and a finished one returns at once.
@@ -34,15 +34,17 @@ from tuneworth.pipeline.planning import (
     recipe_of,
 )
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
+from tuneworth.pipeline.probing import run_probes
 from tuneworth.pipeline.reporting import write_report
 from tuneworth.pipeline.trainable import trainable
 from tuneworth.plan import EVALUATIONS
+from tuneworth.plan.probing import PROBES
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder
 from tuneworth.task import Task, load_task
 from tuneworth.training import Settings
 
-STAGES = ("audit", "split", "plan", "baseline", "train", "evaluate", "decide", "report")
+STAGES = ("audit", "split", "plan", "baseline", "train", "evaluate", "probe", "decide", "report")
 _LEAST_SHARE = 0.25  # of its planned time, with which a training is still begun
 
 
@@ -87,9 +89,13 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
             started = time.monotonic()
             run_arm(work, name)
             folder.log("arm", name=name, seconds=time.monotonic() - started)
-    if wanted("decide", folder.verdict):
+    asked = until == "probe"  # then every probe is made, at any price, and what was decided is decided again
+    if asked or wanted("probe", folder.probes):
+        plan = read_json(folder.plan)
+        run_probes(work, lambda name: _job(work, work.bench(plan["test_rows"]), plan, name), forced=asked)
+    if wanted("decide", folder.verdict) or (asked and folder.verdict.is_file()):
         write_verdict(work)
-    if wanted("report", folder.report):
+    if wanted("report", folder.report) or (asked and folder.report.is_file()):
         write_report(folder)
 
 
@@ -154,7 +160,7 @@ def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> floa
     if work.started is None:
         return share
     budget = plan["budget"]
-    later = sum(budget.get(arm, 0.0) for arm in list(ARMS)[list(ARMS).index(name) + 1 :])
+    later = sum(budget.get(stage, 0.0) for stage in (*list(ARMS)[list(ARMS).index(name) + 1 :], *PROBES))
     judging = budget[name] - plan["trainings"][name]["seconds"]
     spent = time.monotonic() - work.started
     left: float = work.task.budget - spent - judging - later - 0.5 * budget["reserve"]

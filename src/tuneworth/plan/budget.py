@@ -88,7 +88,7 @@ def allot(
     times. `choices` gives for each prompting arm how many candidates are tried on validation. Raises InputError when
     the time is too short to answer even the smallest subset of the test rows.
     """
-    left = budget_seconds - spent_seconds - max(_RESERVE_SECONDS, _RESERVE_SHARE * budget_seconds)
+    left = budget_seconds - spent_seconds - reserve_seconds(budget_seconds)
     left -= rates.classical
     prompts = {arm: rate for arm, rate in rates.answer.items() if arm not in rates.train}
     choosing = {arm: rate.seconds(rows.validation, choices.get(arm, 0)) for arm, rate in prompts.items()}
@@ -129,6 +129,11 @@ def allot(
         left -= seconds[arm]
     seconds["reserve"] = budget_seconds - sum(seconds.values())
     return Allotment(seconds, test_rows, trainings, skipped)
+
+
+def reserve_seconds(budget_seconds: float) -> float:
+    """What is kept back for verdict, report, saving, and machines that are never quite even."""
+    return max(_RESERVE_SECONDS, _RESERVE_SHARE * budget_seconds)
 
 
 def _test_rows(left: float, choosing: float, per_row: float, available: int) -> int:

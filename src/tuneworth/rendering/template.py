@@ -25,6 +25,9 @@ PLAIN_TEMPLATE = """\
 {% if add_generation_prompt %}{{ 'Answer:' }}{% endif %}"""
 
 _MAXIMUM_CHARACTERS = 50_000_000
+# The day that templates which write the date are told (Llama 3.1's own default). Today's would train, serve and
+# continue with a different prompt every day.
+_DAY = datetime(2024, 7, 26)
 
 
 class _Generation(Extension):
@@ -46,7 +49,7 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        environment.globals["strftime_now"] = _DAY.strftime
         self.source = source
         self._special = dict(special)
         try:

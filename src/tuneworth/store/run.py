@@ -5,7 +5,10 @@
   audit.json           findings on the data         verdict.json  which arm to use and why
   splits/              train, validation, test      report.html   the same for people
   arms/<arm>/          arm.json (written last: marks the arm as finished), answers.jsonl,
-                       model/, training/metrics.jsonl, checkpoints/
+                       model/, training/metrics.jsonl, checkpoints/; where probed: robustness.json,
+                       forgetting.json, out_of_scope.json, learning_curve.json (of a classical arm)
+  probes.json          which probes were made   curve/        trainings of the learning curve
+  learning_curve.json  of the best fine-tuned arm
   log.jsonl            what happened when           .lock         held while a process works on the run
 """
 
@@ -55,6 +58,16 @@ class RunFolder:
     def plan(self) -> Path:
         """Settings, reasons, budget."""
         return self.path / "plan.json"
+
+    @property
+    def probes(self) -> Path:
+        """Which probes were made after the arms, and why not the others."""
+        return self.path / "probes.json"
+
+    @property
+    def learning_curve(self) -> Path:
+        """The scores of one fine-tuned arm over the rows it learnt from."""
+        return self.path / "learning_curve.json"
 
     @property
     def verdict(self) -> Path:

@@ -86,6 +86,15 @@ class Decision(Section):
         ge=0,
         description="price of one hour of this machine; a dated default is used and shown when absent",
     )
+    usd_for_labels: float = Field(0.0, ge=0, description="what labelling the training data cost")
+    labels_shared_by: int = Field(1, ge=1, description="tasks that use the same labelled data and share its cost")
+    retrain_months: float | None = Field(None, gt=0, description="months after which trained arms are built anew")
+    idle_hours_per_month: float = Field(
+        0.0, ge=0, le=744, description="hours a month in which your own machine waits for requests and is paid for"
+    )
+    largest_forgetting: float | None = Field(
+        None, ge=0, le=1, description="accuracy on general questions (0..1) that a fine-tuned arm may lose"
+    )
 
 
 class Training(Section):

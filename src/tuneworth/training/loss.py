@@ -102,3 +102,15 @@ def total_loss(model: torch.nn.Module, rows: Sequence[Row], maximum_tokens: int,
         loss += answer_loss(model, packed).item()
         trained += len(packed.target)
     return loss / trained
+
+
+@torch.no_grad()
+def row_losses(model: torch.nn.Module, rows: Sequence[Row], maximum_tokens: int, device: str) -> list[float]:
+    """Of each row, in the order given, the sum of -log p over its trained tokens, in nats; row ids must differ."""
+    found: dict[str, float] = {}
+    for part in micro_batches(rows, maximum_tokens):
+        packed = pack(part, device=device)
+        losses = -token_log_probabilities(model, packed).to(torch.float64)
+        sums = torch.zeros(len(part), dtype=torch.float64, device=losses.device).index_add(0, packed.owner, losses)
+        found |= zip(packed.row_ids, sums.tolist(), strict=True)
+    return [found[row.id] for row in rows]
