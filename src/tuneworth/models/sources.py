@@ -12,7 +12,7 @@ import huggingface_hub  # its parts are loaded when they are used, which takes 0
 from tuneworth.errors import InputError, MachineError, nearest
 from tuneworth.models.architecture import Architecture
 from tuneworth.models.catalogue import catalogue, entry_of
-from tuneworth.models.embedded import EMBEDDED_ID, LICENCE, embedded_folder
+from tuneworth.models.embedded import EMBEDDED_ID, LICENCE, embedded_at_hand, embedded_folder
 from tuneworth.store.atomic import read_json
 from tuneworth.store.cache import MANIFEST, sha256_of
 
@@ -81,6 +81,20 @@ def find_architecture(model: str) -> Architecture:
     with _hub_errors(model):
         path = huggingface_hub.hf_hub_download(model, _NEEDED[0])
     return Architecture.of_config(read_json(Path(path)), model)
+
+
+def folder_at_hand(model: str) -> Path | None:
+    """The folder of `model` if it is on this disk already; nothing is fetched."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if model == EMBEDDED_ID:
+        return embedded_at_hand()
+    try:
+        found = Path(huggingface_hub.snapshot_download(_hub_id(model), allow_patterns=_PATTERNS, local_files_only=True))
+    except (huggingface_hub.errors.HFValidationError, huggingface_hub.errors.LocalEntryNotFoundError, OSError):
+        return None
+    return found if all((found / name).is_file() for name in _NEEDED) else None
 
 
 def _hub_id(model: str) -> str:

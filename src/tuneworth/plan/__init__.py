@@ -1,7 +1,7 @@
 """Settings with reasons, and the budget allotted before anything starts. What is measured comes in as numbers."""
 
 from tuneworth.plan.budget import EVALUATIONS, Allotment, Rate, Rates, Rows, Trained, allot
-from tuneworth.plan.settings import Setting, TrainingPlan, training_plan
+from tuneworth.plan.settings import Setting, TrainingPlan, from_openai, training_plan
 
 __all__ = [
     "EVALUATIONS",
@@ -13,5 +13,6 @@ __all__ = [
     "Trained",
     "TrainingPlan",
     "allot",
+    "from_openai",
     "training_plan",
 ]

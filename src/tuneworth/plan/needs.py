@@ -216,7 +216,7 @@ def _block_values(model: Architecture, method: Method, batch: Batch) -> int:
         a_token = (exact * traits.norms + 2) * width + exact * normed + attention + wide + lora
         a_token += (4 if traits.is_gated else 7) * inner
         if method.is_full:
-            a_token += traits.norms * width + normed
+            a_token += (traits.norms * width + normed) * (exact if traits.has_exact_scale else 1)
         if method.name == "dora":
             a_token += sum(outputs for _, outputs in model.block_matrices)
     if max(batch.length, batch.prefix) > _PLAIN_TOKENS:
