@@ -199,7 +199,7 @@ def _kept_values(model: Architecture, method: Method, batch: Batch) -> int:
     values = model.layers * _block_values(model, method, batch)
     if method.recompute:
         values = _block_values(model, method, batch) + model.layers * model.width * batch.tokens
-    return values + 4 * model.width * batch.tokens  # the last norm, and the embedding's output
+    return values + 2 * model.width * batch.tokens  # of the last norm
 
 
 def _block_values(model: Architecture, method: Method, batch: Batch) -> int:
