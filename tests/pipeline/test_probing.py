@@ -229,18 +229,18 @@ def test_a_training_cut_short_is_no_point_of_the_curve() -> None:
 def test_a_rise_of_the_loss_is_paired_and_of_all_tokens() -> None:
     before = Knowledge((10.0, 60.0, 21.0), (10, 30, 10), (True, True, False, True))
     after = Knowledge((12.0, 66.0, 22.0), (10, 30, 10), (True, False, False, True))
-    found = forgetting_json(before, after, 0.95, 0)
+    found = forgetting_json(before, after, 0.95)
     assert found["loss_before"] == pytest.approx(91 / 50)
     assert found["loss_rise"] == pytest.approx(found["loss_after"] - found["loss_before"]) == pytest.approx(9 / 50)
     low, high = found["loss_rise_interval"]
     assert low < 9 / 50 < high
     assert (found["choice_before"], found["choice_after"]) == (0.75, 0.5)
-    same = forgetting_json(before, before, 0.95, 0)
+    same = forgetting_json(before, before, 0.95)
     assert (same["loss_rise"], same["loss_rise_interval"]) == (0, (0, 0))
 
 
 def test_a_loss_under_alteration_is_negative_and_paired() -> None:
     shaken = Shaken(PERTURBATIONS[0], (1.0, 0.0, 0.0, 1.0), 0.5)
-    found = robustness_json(Robustness((1.0, 1.0, 0.0, 1.0), (shaken,)), 0.95, 0)["typos"]
+    found = robustness_json(Robustness((1.0, 1.0, 0.0, 1.0), (shaken,)), 0.95)["typos"]
     assert (found["score"], found["difference"], found["changed"], found["rows"]) == (0.5, -0.25, 0.5, 4)
     assert found["interval"][0] < -0.25 < found["interval"][1]

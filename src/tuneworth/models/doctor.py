@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import os
 import shutil
 import sys
@@ -102,7 +102,7 @@ def _compiler() -> Check:
 
 
 def _hub() -> Check:
-    pip = importlib.util.find_spec("pip") is not None
+    pip = bool(list(importlib.metadata.distributions(name="pip")))
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     where = os.environ.get("HF_ENDPOINT", "huggingface.co")
     found = "offline by HF_HUB_OFFLINE; models in its cache can be used" if offline else f"asks {where} when needed"

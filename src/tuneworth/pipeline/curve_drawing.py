@@ -150,7 +150,7 @@ def _width(work: Workshop) -> int:
 def _point(bench: Bench, rows: int, scores: Sequence[float]) -> dict[str, Any]:
     values = np.array(scores, dtype=np.float64)
     binary = bool(np.isin(values, (0.0, 1.0)).all())
-    interval = mean_interval(values, binary, bench.task.decision.confidence, bench.task.seed)
+    interval = mean_interval(values, binary, bench.task.decision.confidence)
     return {"rows": rows, "score": float(values.mean()), "interval": interval}
 
 
