@@ -23,6 +23,7 @@ from tuneworth.plan.advice import Job, Lengths, Means, find_fit, stage_seconds, 
 from tuneworth.plan.needs import (
     Batch,
     Method,
+    activation_bytes_a_token,
     cache_bytes,
     kept_bytes,
     largest_batch,
@@ -122,6 +123,13 @@ def test_needs_grow_with_what_is_asked_and_the_parts_add_up() -> None:
     assert cache_bytes(MODEL, "bf16") == 2 * 2 * 3 * 64 * 30
     assert request_memory(MODEL, 2000, "bf16").peak > request_memory(MODEL, 100, "bf16").peak
     assert training_operations(MODEL, full, small) > training_operations(MODEL, lora, small) > 0
+
+
+def test_a_training_pass_needs_more_memory_in_float32_and_with_more_layers() -> None:
+    half, whole = (activation_bytes_a_token(MODEL, Method("lora"), 64, precision) for precision in ("bf16", "fp32"))
+    assert whole == pytest.approx(2 * half, rel=0.01)
+    deeper = replace(MODEL, layers=3 * MODEL.layers)
+    assert 2 * half < activation_bytes_a_token(deeper, Method("lora"), 64, "bf16") < 3.1 * half
 
 
 def job(longest: int = 120, rows: int = 1000) -> Job:

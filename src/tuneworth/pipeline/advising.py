@@ -32,6 +32,7 @@ from tuneworth.plan.advice import (
     too_long,
     what_would_fit,
 )
+from tuneworth.plan.needs import Batch, Method, training_memory
 from tuneworth.power import smallest_detectable_difference
 from tuneworth.rendering import Renderer
 from tuneworth.task import Task
@@ -109,6 +110,28 @@ def advise(task: Task) -> dict[str, Any]:
     _refuse_unfit(advice, lambda: what_would_fit(job, settings, model, means, catalogue()))
     _refuse_short_context(job, model.context, model_id, too_long(job, model))
     return advice
+
+
+def check_fits(task: Task) -> None:
+    """Refuse a model that this machine cannot train even one short row of, before it is downloaded.
+
+    Of a hub id outside the catalogue nothing is known yet. Raises MachineError.
+    """
+    model = task.models[0]
+    if entry_of(model) is None:
+        return
+    facts, machine = find_architecture(model), this_machine()
+    precision = "bf16" if task.training.precision == "auto" else task.training.precision
+    rank = task.training.rank or 16
+    method = Method("lora" if task.training.method == "auto" else task.training.method, rank, recompute=True)
+    needed = training_memory(facts, method, Batch(1, 32, 8), precision, machine.device).peak
+    most = machine.gpu_memory_bytes[0] if machine.gpus else machine.memory_bytes
+    if needed > most:
+        raise MachineError(
+            f"training it needs at least {needed / 1e9:.0f} GB of memory, this machine has {most / 1e9:.0f} GB",
+            where=model,
+            cure="`tuneworth plan DATA --quick` says what would fit",
+        )
 
 
 def _refuse_unfit(advice: dict[str, Any], alternatives: Callable[[], list[str]]) -> None:

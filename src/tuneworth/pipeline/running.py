@@ -18,6 +18,7 @@ from tuneworth.evaluation.prompts import FULL, SHORT
 from tuneworth.evaluation.tracking import check_trackers
 from tuneworth.evaluation.tuned import Job, tuned_arm
 from tuneworth.evaluation.watching import Silent, Watcher
+from tuneworth.pipeline.advising import check_fits
 from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
 from tuneworth.pipeline.planning import (
@@ -56,6 +57,7 @@ def run(task: Task, *, out: Path | None = None, until: str = "report", watcher: 
     """
     clock = time.monotonic()
     _check_arms(task)
+    check_fits(task)
     task = pinned(task)
     with new_run(task, out) as folder:
         _run_stages(task, folder, until, watcher or Silent(), clock)

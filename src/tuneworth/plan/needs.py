@@ -12,6 +12,7 @@ queries of all heads, K keys of all heads, R rank.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -137,6 +138,12 @@ def request_memory(model: Architecture, tokens: int, precision: str, rows: int =
 def cache_bytes(model: Architecture, precision: str) -> int:
     """Bytes of keys and values of one token in all layers."""
     return ITEM_BYTES[precision] * 2 * model.kv_width * model.layers
+
+
+def activation_bytes_a_token(model: Architecture, method: Method, length: int, precision: str) -> int:
+    """Bytes of activations for each token of a training in rows of `length` tokens."""
+    batch = Batch(1, length, 1)
+    return math.ceil(training_memory(model, method, batch, precision).parts["activations"] / batch.tokens)
 
 
 def kept_bytes(model: Architecture, method: Method, batch: Batch, precision: str) -> int:
