@@ -91,7 +91,8 @@ def test_recomputed_blocks_keep_their_inputs_alone() -> None:
     whole, again = (kept_bytes(facts, Method("lora", 4, on), batch, "bf16") for on in (False, True))
     inputs = (facts.layers + 2) * facts.width * 2 * batch.tokens  # of the blocks, and around the last norm
     assert really_kept(tuned.model, 8, 32, 0, True) == pytest.approx(inputs, rel=0.1)
-    assert inputs < again < whole
+    assert again == pytest.approx(inputs, rel=0.01)
+    assert again < whole / 4
 
 
 @given(
@@ -129,7 +130,7 @@ def test_a_training_pass_needs_more_memory_in_float32_and_with_more_layers() -> 
     half, whole = (activation_bytes_a_token(MODEL, Method("lora"), 64, precision) for precision in ("bf16", "fp32"))
     assert whole == pytest.approx(2 * half, rel=0.01)
     deeper = replace(MODEL, layers=3 * MODEL.layers)
-    assert 2 * half < activation_bytes_a_token(deeper, Method("lora"), 64, "bf16") < 3.1 * half
+    assert 2 * half < activation_bytes_a_token(deeper, Method("lora"), 64, "bf16") < 3 * half
 
 
 def job(longest: int = 120, rows: int = 1000) -> Job:

@@ -31,7 +31,9 @@ _ROUNDS = 1.12  # a step against the rates of doctor: what is not a matrix produ
 
 # Resident memory of Python with torch, transformers and peft before any model, on a processor (measured).
 RUNTIME_BYTES = 435_000_000
-_UNUSED_SHARE = 0.27  # of what is kept: holes that glibc's heap leaves between blocks of changing size (measured)
+# What the passes of a block take besides what is kept: its own gradients and intermediate values, and the holes that
+# glibc's heap leaves between tensors of changing size. In times of what one block keeps (measured).
+_FUSED_BLOCKS, _PLAIN_BLOCKS, _PLAIN_BLOCKS_AGAIN = 7.7, 5.3, 3.5
 _STEADY_BYTES = 40_000_000  # packs, layouts, tables of angles and small buffers (measured)
 
 
@@ -105,7 +107,11 @@ def training_memory(model: Architecture, method: Method, batch: Batch, precision
         weights *= 2
     elif _is_fused(model, method) and device == "cpu":
         weights += item * model.layers * sum(map(_matrix_values, _fused_matrices(model, method.rank)))
-    kept = item * _kept_values(model, method, batch)
+    block = item * _block_values(model, method, batch)
+    if _is_fused(model, method):
+        passing = _FUSED_BLOCKS * block
+    else:
+        passing = (_PLAIN_BLOCKS_AGAIN if method.recompute else _PLAIN_BLOCKS) * block
     gradients = item * trained if method.is_full else 0
     logits = _logit_bytes(model, batch, item)
     optimiser = (MASTER_BYTES - 4) * trained
@@ -113,7 +119,7 @@ def training_memory(model: Architecture, method: Method, batch: Batch, precision
         "weights": weights + (0 if method.is_full else item * trained),
         "gradients": 4 * trained + gradients,
         "optimiser": optimiser,
-        "activations": round(kept * (1 + _UNUSED_SHARE)),
+        "activations": round(item * _kept_values(model, method, batch) + passing),
         "logits": logits,
     }
     if device == "cpu":
@@ -202,10 +208,10 @@ def _is_fused(model: Architecture, method: Method) -> bool:
 
 
 def _kept_values(model: Architecture, method: Method, batch: Batch) -> int:
-    """Values kept for the backward pass; with recomputed blocks their inputs, and one block whole at a time."""
+    """Values kept for the backward pass; with recomputed blocks their inputs alone."""
     values = model.layers * _block_values(model, method, batch)
     if method.recompute:
-        values = _block_values(model, method, batch) + model.layers * model.width * batch.tokens
+        values = model.layers * model.width * batch.tokens
     return values + 2 * model.width * batch.tokens  # of the last norm
 
 
@@ -233,10 +239,10 @@ def _block_values(model: Architecture, method: Method, batch: Batch) -> int:
 
 def _logit_bytes(model: Architecture, batch: Batch, item: int) -> int:
     """Of the trained tokens' logits: a chunk at a time, once exact and once as an exponential, where the head is a
-    plain layer; else of all of them, exact, with two gradients."""
+    plain layer; else of all of them, exact, as logarithms, with two gradients."""
     if model.traits.has_plain_head:
         return min(batch.trained, _CHUNK_TOKENS) * model.vocabulary * (item + 2 * _EXACT)
-    return batch.trained * model.vocabulary * (item + 3 * _EXACT)
+    return batch.trained * model.vocabulary * (item + 4 * _EXACT)
 
 
 def _kept_weights(length: int, before: int) -> int:
