@@ -24,7 +24,8 @@ from tuneworth.evaluation.watching import Silent
 from tuneworth.models.machine import this_machine
 from tuneworth.models.sources import find_model
 from tuneworth.pipeline import planning, running
-from tuneworth.pipeline.planning import arms_of, local_model
+from tuneworth.pipeline.ladder import arms_of
+from tuneworth.pipeline.planning import local_model
 from tuneworth.pipeline.preparing import read_splits
 from tuneworth.task import load_task
 from tuneworth.training import loop
@@ -112,12 +113,12 @@ def test_law_47_the_saved_weights_have_the_validation_loss_that_was_logged_at_th
 
 
 def test_the_method_decides_which_arms_run_by_themselves(place: Path) -> None:
-    assert [name for name, family in arms_of(load_task(None)).items() if family == "fine-tune"] == [
+    assert [name for name, arm in arms_of(load_task(None)).items() if arm.taught] == [
         "lora-short",
         "lora-full",
     ]
     full = load_task(None, {"training.method": "full"})
-    assert [n for n, family in arms_of(full).items() if family == "fine-tune"] == ["weights-short", "weights-full"]
+    assert [n for n, arm in arms_of(full).items() if arm.taught] == ["weights-short", "weights-full"]
 
 
 def test_of_several_seeds_the_best_on_validation_is_kept_and_the_spread_is_recorded(place: Path) -> None:

@@ -20,7 +20,7 @@ from tuneworth import load_run
 from tuneworth.errors import Interrupted
 from tuneworth.evaluation.watching import Silent
 from tuneworth.pipeline import running
-from tuneworth.pipeline.planning import arms_of
+from tuneworth.pipeline.ladder import arms_of
 from tuneworth.store.run import RunFolder
 from tuneworth.task import load_task
 
@@ -162,7 +162,7 @@ def test_law_7_the_test_rows_choose_nothing(place: Path, tmp_path: Path) -> None
         adapter = run.folder.arm(arm) / "model/adapter_model.safetensors"
         assert adapter.read_bytes() == (first.folder.arm(arm) / "model/adapter_model.safetensors").read_bytes()
     assert run.arm("few-shot")["shots"] == first.arm("few-shot")["shots"]
-    assert run.arm("tfidf")["settings"] == first.arm("tfidf")["settings"]
+    assert run.arm("classical")["settings"] == first.arm("classical")["settings"]
     test_ids = {row["id"] for row in answers(run, "zero-shot")}
     assert test_ids.isdisjoint(run.arm("few-shot")["shots"])
 
@@ -191,14 +191,14 @@ def test_free_text_runs_end_to_end_and_is_scored_by_rouge_l(
     assert verdict["metric"] == "rouge-l"
     assert status == {**dict.fromkeys(ARMS, "done"), "lora-full": "skipped"}
     assert {arm["decoding"] for arm in verdict["arms"] if arm["family"] != "classical"} == {"generate"}
-    assert 0 < run.arm("tfidf")["score"] < 1
+    assert 0 < run.arm("classical")["score"] < 1
     assert run.report.is_file()
 
 
 def test_a_metric_that_does_not_fit_the_answers_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("plan", place / "train.csv", "--model", place / "model", "--kind", "generation", "--out", place / "other")
     assert command(*words, "--set", "metric=accuracy") == 2
-    assert "accuracy needs labels" in capsys.readouterr().err
+    assert "'accuracy' is no metric for answers of kind generation" in capsys.readouterr().err
 
 
 def test_another_task_in_the_same_folder_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

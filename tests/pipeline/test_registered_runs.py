@@ -61,7 +61,7 @@ def home(place: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
 def task(place: Path, output: str, model: int, **changes: Any) -> Any:
     settings = {
         "data.train": "mini@v1", "data.columns.input": "text", "data.columns.output": output, "training.epochs": 4,
-        "models": [str(place / f"model-{model}")], "budget": "10m", "arms": ["tfidf", "zero-shot", "lora-short"],
+        "models": [str(place / f"model-{model}")], "budget": "10m", "arms": ["classical", "zero-shot", "lora-short"],
     }  # fmt: skip
     return load_task(None, settings | changes)
 

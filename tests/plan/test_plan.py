@@ -7,10 +7,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tuneworth.errors import InputError
-from tuneworth.plan import Rate, Rates, Rows, allot, from_openai, training_plan
+from tuneworth.plan import Prompts, Rate, Rates, Rows, allot, from_openai, training_plan
 from tuneworth.task import Training
 
 ROWS = Rows(train=1000, validation=100, test=400)
+PROMPTS = {"zero-shot": Prompts(), "few-shot": Prompts((2,))}
 WANTED = {"lora-short": (4.0, 16), "lora-full": (4.0, 16)}
 
 
@@ -73,7 +74,7 @@ def test_every_wrong_hyperparameter_is_named_at_once() -> None:
 
 
 def test_with_plenty_of_time_everything_runs_in_full() -> None:
-    plan = allot(3600, 10, ROWS, rates(), WANTED, {"few-shot": 2})
+    plan = allot(3600, 10, ROWS, rates(), WANTED, PROMPTS)
     assert plan.test_rows == ROWS.test
     assert not plan.skipped
     assert {arm: trained.epochs for arm, trained in plan.trainings.items()} == pytest.approx(
@@ -82,35 +83,35 @@ def test_with_plenty_of_time_everything_runs_in_full() -> None:
 
 
 def test_when_time_is_short_the_short_form_is_trained_first_and_the_full_one_skipped_with_a_reason() -> None:
-    plan = allot(200, 10, ROWS, rates(), WANTED, {"few-shot": 2})
+    plan = allot(200, 10, ROWS, rates(), WANTED, PROMPTS)
     assert list(plan.trainings) == ["lora-short"]
     assert "budget leaves" in plan.skipped["lora-full"]
 
 
 def test_a_set_so_small_that_an_epoch_is_few_steps_is_trained_as_asked() -> None:
     few = Rows(train=110, validation=30, test=100)
-    plan = allot(600, 10, few, rates(), {"lora-short": (1.0, 16)}, {})
+    plan = allot(600, 10, few, rates(), {"lora-short": (1.0, 16)}, PROMPTS)
     assert plan.trainings["lora-short"].steps == 7
     assert not plan.skipped
 
 
 def test_when_time_is_very_short_one_test_subset_serves_all_arms() -> None:
-    plan = allot(70, 10, ROWS, rates(), WANTED, {"few-shot": 1})
+    plan = allot(70, 10, ROWS, rates(), WANTED, PROMPTS)
     assert 100 <= plan.test_rows < ROWS.test
 
 
 def test_a_budget_that_cannot_ask_the_model_is_refused_with_one_that_can() -> None:
     with pytest.raises(InputError, match="too short") as caught:
-        allot(12, 10, ROWS, rates(), WANTED, {"few-shot": 2})
+        allot(12, 10, ROWS, rates(), WANTED, PROMPTS)
     cure = caught.value.problems[0].cure
     least = float(cure.removeprefix("give it at least ").removesuffix("s"))
-    assert allot(least, 10, ROWS, rates(), WANTED, {"few-shot": 2}).test_rows >= 100
+    assert allot(least, 10, ROWS, rates(), WANTED, PROMPTS).test_rows >= 100
 
 
 @given(st.floats(30, 5000), st.floats(0, 20), st.floats(0.2, 5))
 def test_the_parts_add_up_to_the_budget_and_the_reserve_is_kept(budget: float, spent: float, scale: float) -> None:
     try:
-        plan = allot(budget, spent, ROWS, rates(scale), WANTED, {"few-shot": 2})
+        plan = allot(budget, spent, ROWS, rates(scale), WANTED, PROMPTS)
     except InputError:
         assume(False)
     assert sum(plan.seconds.values()) == pytest.approx(budget)

@@ -63,6 +63,7 @@ def advise(task: Task) -> dict[str, Any]:
         task.training,
         train_rows=job.train,
         width=model.width,
+        preference=kind == "preference",
         trained_tokens=round(job.train * short.mean_trained),
         adapter_parameters_a_rank=model.lora_parameters(1),
     )
@@ -214,9 +215,9 @@ def _lengths(form: PromptForm, sample: Sequence[Example], renderer: Renderer | N
             rows.append(len(rendered.ids))
             trained.append(sum(rendered.trained[1:]))
         else:
-            rows.append(sum(_estimated(message["content"]) for message in messages))
+            rows.append(sum(_estimated(message.get("content")) for message in messages))
             trained.append(_estimated(example.answer) - _TOKENS_A_MESSAGE + 1)
-    shared = sum(_estimated(m["content"]) for m in form.opening())
+    shared = sum(_estimated(message.get("content")) for message in form.opening())
     if renderer is not None:
         shared = _shared(renderer, form, sample)
     return Lengths(tuple(rows), tuple(trained), shared)
@@ -229,8 +230,8 @@ def _shared(renderer: Renderer, form: PromptForm, sample: Sequence[Example]) -> 
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
 
 
-def _estimated(text: str) -> int:
-    return math.ceil(len(text.encode()) / _BYTES_A_TOKEN) + _TOKENS_A_MESSAGE
+def _estimated(text: str | None) -> int:
+    return math.ceil(len((text or "").encode()) / _BYTES_A_TOKEN) + _TOKENS_A_MESSAGE
 
 
 def _means(task: Task) -> tuple[Means, Any, str]:

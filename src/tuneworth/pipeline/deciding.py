@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from tuneworth.decision import ArmResult, AtOnce, LearningCurve, Price, Probes, TokenPrice, decide
-from tuneworth.evaluation.metrics import default_metric
-from tuneworth.pipeline.planning import ARMS, Workshop, machine_price
+from tuneworth.decision.curve import fitted_curve
+from tuneworth.evaluation.metrics import main_metric
+from tuneworth.pipeline.ladder import arms_of
+from tuneworth.pipeline.planning import Workshop, machine_price
 from tuneworth.store.atomic import read_json, read_jsonl, write_json
 from tuneworth.store.cache import sha256_of
+from tuneworth.store.looks import digest, look
 from tuneworth.store.run import RunFolder, read_arm
 
 PROBES = ("robustness", "forgetting", "out_of_scope")
@@ -23,8 +26,8 @@ def write_verdict(work: Workshop) -> None:
     """Weigh the arms; write verdict.json."""
     folder = work.folder
     price = machine_price(work)
-    records = [read_arm(folder, name) for name in ARMS if folder.arm_record(name).is_file()]
-    metric = default_metric(work.splits.kind) if work.task.metric == "auto" else work.task.metric
+    records = [read_arm(folder, name) for name in arms_of(work.task) if folder.arm_record(name).is_file()]
+    metric = main_metric(work.task, work.splits.kind)
     provenance = {
         "data": f"sha256:{work.splits.data_sha256}",
         **_data_set(work),
@@ -34,14 +37,16 @@ def write_verdict(work: Workshop) -> None:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     results = [_result(folder, record, price) for record in records]
+    decision = work.task.decision
     verdict = decide(
         results,
-        work.task.decision,
+        decision,
         metric=metric,
         price=price,
         provenance=provenance,
-        learning_curve=_learning_curve(folder),
+        learning_curve=_learning_curve(folder, decision.minimum_effect),
         probes={record["name"]: _probes(folder, record) for record in records},
+        looks_at_test=_look(work, results),
     )
     write_json(folder.verdict, verdict.to_json())
 
@@ -70,12 +75,18 @@ def _result(folder: RunFolder, record: Mapping[str, Any], price: Price) -> ArmRe
         seconds_p95=record["latency_seconds"].get("p95"),
         machine_seconds_per_request=record["machine_seconds_per_request"],
         row_seconds=tuple(row["seconds"] for row in rows),
-        usd_to_build=record["build_seconds"] / 3600 * price.usd_per_machine_hour,
+        usd_to_build=_usd_to_build(record, price),
         truncated=record["truncated"],
         empty=record["empty"],
         invalid=record["invalid"],
         **_optional(record),
     )
+
+
+def _usd_to_build(record: Mapping[str, Any], price: Price) -> float | None:
+    """Machine time, and what hosted models were paid for the answers that a choice needed; None where unknown."""
+    paid = record.get("build_usd", 0.0)
+    return None if paid is None else float(record["build_seconds"] / 3600 * price.usd_per_machine_hour + paid)
 
 
 def _optional(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +110,15 @@ def _probes(folder: RunFolder, record: Mapping[str, Any]) -> Probes:
     return Probes.from_json(found)
 
 
-def _learning_curve(folder: RunFolder) -> LearningCurve | None:
-    """What the probe of the learning curve wrote: `learning_curve.json`, {arm, points: [{rows, score, interval}]}."""
-    path = folder.path / "learning_curve.json"
-    return LearningCurve.from_json(read_json(path)) if path.is_file() else None
+def _learning_curve(folder: RunFolder, minimum_effect: float) -> LearningCurve | None:
+    """A curve through what the probe of the learning curve wrote: {arm, points: [{rows, score, interval}]}."""
+    if not folder.learning_curve.is_file():
+        return None
+    return fitted_curve(LearningCurve.from_json(read_json(folder.learning_curve)), minimum_effect)
+
+
+def _look(work: Workshop, results: Sequence[ArmResult]) -> int:
+    """The number of this look at the test rows: verdicts from other scores on the same rows came before."""
+    rows = digest(sorted(digest((example.text, example.answer)) for example in work.splits.test))
+    seen = digest(f"{arm.name} {arm.scores}" for arm in results if arm.done)
+    return look(rows, seen)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneworth.data import Example, Message
 from tuneworth.errors import InputError
+from tuneworth.evaluation.prompts import PromptForm, place
+from tuneworth.evaluation.retrieved import Neighbours
+from tuneworth.evaluation.watching import Silent
 from tuneworth.inference import Chat
 from tuneworth.models.machine import this_machine
 from tuneworth.pipeline.planning import local_model
-from tuneworth.pipeline.preparing import read_splits
+from tuneworth.pipeline.preparing import read_splits, vectors_of
+from tuneworth.rendering import Tools
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder, read_arm
+from tuneworth.task import load_task
 
 
 class Run:
@@ -53,7 +60,8 @@ class Run:
 
     def chat_with(self, arm: str | None) -> ArmChat:
         """An arm that runs on a local model, ready to talk. Raises InputError when there is none of that name."""
-        usable = [name for name in self.folder.arm_names() if "opening" in self.arm(name)]
+        records = {name: self.arm(name) for name in self.folder.arm_names()}
+        usable = [name for name, record in records.items() if "opening" in record and "provider" not in record]
         if arm is None:
             winner = self.verdict["winner"] if self.folder.verdict.is_file() else None
             arm = winner if winner in usable else max(usable, key=lambda name: self.arm(name)["score"], default=None)
@@ -68,7 +76,27 @@ class Run:
         if record["family"] == "fine-tune":
             local.put_on(self.folder.arm(arm) / "model")
         labels = read_splits(self.folder).labels if record["decoding"] == "constrained" else ()
-        return ArmChat(arm, local.chat(labels), record["opening"])
+        return ArmChat(
+            arm,
+            local.chat(labels),
+            record["opening"],
+            self._shown(record["settings"].get("retrieved", 0)),
+            record.get("keeps_own_system", False),
+            record["max_new_tokens"],
+        )
+
+    def _shown(self, count: int) -> Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]:
+        """What an arm shows before a conversation: `count` training rows like it, as turns; nothing for none."""
+        if not count:
+            return lambda messages: []
+        rows = read_splits(self.folder).train
+        neighbours = Neighbours.of(rows, vectors_of(Silent()), load_task(self.folder.task).seed)
+
+        def shown(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+            talk = tuple(Message(message["role"], message.get("content") or "") for message in messages)
+            return PromptForm("", None, neighbours.nearest(Example("", talk, "", "", 0), count)).opening()
+
+        return shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +105,17 @@ class ArmChat:
 
     name: str
     model: Chat
-    opening: list[dict[str, str]]
+    opening: list[dict[str, Any]]
+    shown: Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
+    keeps_own_system: bool = False
+    judged_tokens: int = 256
+    """The longest answer with which the arm was judged."""
 
-    def chat(self, messages: list[dict[str, str]], *, max_new_tokens: int = 256, temperature: float = 0.0) -> str:
-        """The whole answer to a conversation."""
-        opened = [*self.opening, *messages]
-        return self.model.chat(opened, max_new_tokens=max_new_tokens, temperature=temperature)
+    def chat(
+        self, messages: list[dict[str, Any]], *, tools: Tools = (), max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+    ) -> str:  # fmt: skip
+        """The whole answer to a conversation; messages, calls and tools in OpenAI's shape."""
+        placed = place([*self.opening, *self.shown(messages)], messages, keeps_own=self.keeps_own_system)
+        most = max_new_tokens or self.judged_tokens
+        return self.model.chat(placed, tools=tools, max_new_tokens=most, temperature=temperature)

@@ -39,6 +39,8 @@ class Prepared:
     labels: tuple[str, ...]
     data_sha256: str
     data_set: dict[str, Any] | None
+    columns: tuple[str, str] | None = None
+    """The names of the input and answer columns, of a table."""
 
 
 @contextlib.contextmanager
@@ -165,6 +167,7 @@ def _prepared(folder: RunFolder) -> bool:
 def read_splits(folder: RunFolder) -> Prepared:
     """The rows that `prepare` wrote."""
     about = read_json(folder.splits / "splits.json")
+    shape = about["shape"]
     rows = {
         name: tuple(Example.from_json(row) for row in read_jsonl(folder.splits / f"{name}.jsonl"))
         for name in ("train", "validation", "test")
@@ -175,6 +178,7 @@ def read_splits(folder: RunFolder) -> Prepared:
         labels=tuple(about["labels"]),
         data_sha256=about["data_sha256"],
         data_set=about.get("data_set"),
+        columns=(shape["input"], shape["output"]) if shape["rows"] == "table" and shape["input"] else None,
     )
 
 
@@ -225,8 +229,10 @@ def _read_other(name: str | None, reading: Reading, role: Any) -> Reading | None
 
 
 def _labels(task: Task, kind: str, train: tuple[Example, ...]) -> list[str]:
-    if kind != "classification":
+    if kind not in ("classification", "multilabel"):
         return []
     if task.prompt.labels != "auto":
         return list(task.prompt.labels)
+    if kind == "multilabel":
+        return sorted({label for example in train for label in example.labels})
     return sorted({example.answer for example in train})

@@ -17,7 +17,7 @@ from tuneworth.evaluation.prompts import SHORT
 from tuneworth.evaluation.robustness import ROWS
 from tuneworth.plan import EVALUATIONS, Rates, training_plan
 from tuneworth.plan.budget import reserve_seconds
-from tuneworth.plan.probing import Point, Speeds, Work, afford_probes, probe_seconds
+from tuneworth.plan.probing import FORGETTING, Point, Speeds, Work, afford_probes, probe_seconds
 
 _SAMPLE = 64  # rows whose tokens are counted
 
@@ -52,7 +52,9 @@ def add_probes(
     speeds = Speeds(asked, trained, _a_token(bench, local, rates), rates.classical)
     seconds = probe_seconds(work, speeds)
     left = budget["reserve"] - reserve_seconds(sum(budget.values()))
-    planned, skipped = afford_probes(left, seconds)
+    # A limit on forgetting can only be kept where forgetting is measured.
+    needed = FORGETTING if bench.task.decision.largest_forgetting is not None else None
+    planned, skipped = afford_probes(left, seconds, needed)
     budget["reserve"] -= sum(planned.values())
     reserve = budget.pop("reserve")
     probes = {name: {"seconds": seconds[name], "why": skipped.get(name)} for name in seconds}
@@ -64,7 +66,8 @@ def add_probes(
 
 def curve_point(bench: Bench, size: int, width: int) -> Point:
     """How a training on `size` rows is done: by the same rule as a run that had no more of them."""
-    settings = training_plan(bench.task.training, train_rows=size, width=width)
+    preference = bench.kind == "preference"
+    settings = training_plan(bench.task.training, train_rows=size, width=width, preference=preference)
     batch_size = int(settings.batch_size.value)
     return Point(math.ceil(float(settings.epochs.value) * size / batch_size), batch_size, EVALUATIONS)
 
@@ -80,6 +83,6 @@ def _applies(perturbation: Any, bench: Bench, form: Any) -> bool:
 
 def _a_token(bench: Bench, local: LocalModel, rates: Rates) -> float:
     """Training seconds a token: of the quickest arm, whose prompt is the shortest."""
-    rows, _ = local.training_rows(bench.form(SHORT), bench.train[:_SAMPLE])
+    rows, _ = local.learnable(bench.form(SHORT), bench.train[:_SAMPLE], bench.kind)
     tokens = sum(len(row.ids) for row in rows) / max(1, len(rows))
     return min(rates.train.values(), default=0.0) / max(1.0, tokens)

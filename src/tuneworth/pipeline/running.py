@@ -13,35 +13,24 @@ from typing import Any
 
 from tuneworth.data.registered import pinned
 from tuneworth.errors import InputError
-from tuneworth.evaluation.arms import SHOT_COUNTS, Bench, classical_arm, prompt_arm, skip_arm
-from tuneworth.evaluation.prompts import FULL, SHORT
+from tuneworth.evaluation.arms import Bench, classical_arm, leave_out
+from tuneworth.evaluation.hosted import check_keys
+from tuneworth.evaluation.prompted import prompt_arm
 from tuneworth.evaluation.tracking import check_trackers
 from tuneworth.evaluation.tuned import Job, tuned_arm
 from tuneworth.evaluation.watching import Silent, Watcher
 from tuneworth.pipeline.advising import check_fits
 from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
-from tuneworth.pipeline.planning import (
-    ARMS,
-    CLASSICAL,
-    FEW_SHOT,
-    LORA_FULL,
-    LORA_SHORT,
-    WEIGHTS_FULL,
-    ZERO_SHOT,
-    Workshop,
-    arms_of,
-    make_plan,
-    recipe_of,
-)
+from tuneworth.pipeline.ladder import ARMS, Arm, Taught, arms_of, known_arms
+from tuneworth.pipeline.planning import Workshop, make_plan, recipe_of
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.probing import run_probes
 from tuneworth.pipeline.reporting import write_report
 from tuneworth.pipeline.trainable import trainable
 from tuneworth.plan import EVALUATIONS
-from tuneworth.plan.probing import PROBES
 from tuneworth.store.atomic import read_json
-from tuneworth.store.run import RunFolder
+from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import Task, load_task
 from tuneworth.training import Settings
 
@@ -49,8 +38,16 @@ STAGES = ("audit", "split", "plan", "baseline", "train", "evaluate", "probe", "d
 _LEAST_SHARE = 0.25  # of its planned time, with which a training is still begun
 
 
-def run(task: Task, *, out: Path | None = None, until: str = "report", watcher: Watcher | None = None) -> Run:
-    """Run (or continue) `task` through the stage `until` and return its folder.
+def run(
+    task: Task,
+    *,
+    out: Path | None = None,
+    until: str = "report",
+    watcher: Watcher | None = None,
+    allow_code: bool = False,
+) -> Run:
+    """Run (or continue) `task` through the stage `until` and return its folder. `allow_code` lets the task's own metric
+    run.
 
     Raises InputError for mistakes in data or task, MachineError when this machine cannot do it, RunBusyError when
     another process works on the same folder.
@@ -60,19 +57,20 @@ def run(task: Task, *, out: Path | None = None, until: str = "report", watcher: 
     check_fits(task)
     task = pinned(task)
     with new_run(task, out) as folder:
-        _run_stages(task, folder, until, watcher or Silent(), clock)
+        _forget_failures(task, folder)
+        _run_stages(task, folder, until, watcher or Silent(), clock, allow_code=allow_code)
     return Run(folder.path)
 
 
-def resume(path: Path, *, until: str = "report", watcher: Watcher | None = None) -> Run:
+def resume(path: Path, *, until: str = "report", watcher: Watcher | None = None, allow_code: bool = False) -> Run:
     """Continue the run in `path` through the stage `until`, with the task that it carries. Raises as `run` does."""
     clock = time.monotonic()
     with locked(RunFolder.existing(path)) as folder:
-        _run_stages(load_task(folder.task), folder, until, watcher or Silent(), clock)
+        _run_stages(load_task(folder.task), folder, until, watcher or Silent(), clock, allow_code=allow_code)
     return Run(path)
 
 
-def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clock: float) -> None:
+def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clock: float, *, allow_code: bool) -> None:
     last = STAGES.index(until)
 
     def wanted(stage: str, path: Path) -> bool:
@@ -82,15 +80,15 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
     if last < STAGES.index("plan"):
         return
     started = None if folder.plan.is_file() else clock
-    work = Workshop(task, folder, trainable(read_splits(folder)), watcher, started)
+    work = Workshop(task, folder, trainable(read_splits(folder), task), watcher, started, allow_code=allow_code)
     if wanted("plan", folder.plan):
         make_plan(work, clock)
-    for name, family in arms_of(task).items():
-        stage = "train" if family == "fine-tune" else "baseline"
-        if wanted(stage, folder.arm_record(name)):
+    for arm in arms_of(task).values():
+        stage = "train" if arm.taught else "baseline"
+        if wanted(stage, folder.arm_record(arm.name)):
             started = time.monotonic()
-            run_arm(work, name)
-            folder.log("arm", name=name, seconds=time.monotonic() - started)
+            run_arm(work, arm)
+            folder.log("arm", name=arm.name, seconds=time.monotonic() - started)
     asked = until == "probe"  # then every probe is made, at any price, and what was decided is decided again
     if asked or wanted("probe", folder.probes):
         plan = read_json(folder.plan)
@@ -101,30 +99,46 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
         write_report(folder)
 
 
-def run_arm(work: Workshop, name: str) -> None:
+def _forget_failures(task: Task, folder: RunFolder) -> None:
+    """An arm that failed is not finished: the same command tries it again, and then decides again."""
+    for name in arms_of(task):
+        if folder.arm_record(name).is_file() and read_arm(folder, name)["status"] == "failed":
+            for path in (folder.report, folder.verdict, folder.arm_record(name)):
+                path.unlink(missing_ok=True)
+
+
+def run_arm(work: Workshop, arm: Arm) -> None:
     """Run one arm as planned, or write down why not."""
     plan = read_json(work.folder.plan)
     bench = work.bench(plan["test_rows"])
-    if name in plan["skipped"]:
-        skip_arm(bench, name, ARMS[name], plan["skipped"][name])
-    elif name == CLASSICAL:
-        classical_arm(bench, name)
-    elif name in (ZERO_SHOT, FEW_SHOT):
-        prompt_arm(bench, name, work.local, SHOT_COUNTS if name == FEW_SHOT else ())
-    elif name not in plan["trainings"]:
-        skip_arm(bench, name, ARMS[name], "the short and the full prompt are the same for this task")
-    elif (late := _too_late(work, plan, name)) is not None:
-        skip_arm(bench, name, ARMS[name], late)
+    why = _left_out(work, plan, arm)
+    if why is not None:
+        leave_out(bench, arm.name, arm.family, why, model=work.model_of(arm).name)
+    elif arm.asked:
+        forms = arm.asked.forms(work, bench)[: plan["forms"][arm.name]]
+        prompt_arm(bench, arm.name, work.model_of(arm), forms)
+    elif arm.taught:
+        tuned_arm(bench, arm.name, work.local, _job(work, bench, plan, arm.name))
     else:
-        tuned_arm(bench, name, work.local, _job(work, bench, plan, name))
+        classical_arm(bench, arm.name)
+
+
+def _left_out(work: Workshop, plan: Mapping[str, Any], arm: Arm) -> str | None:
+    """Why an arm is not run, if it is not."""
+    if arm.name in plan["skipped"]:
+        return str(plan["skipped"][arm.name])
+    if arm.taught and arm.name not in plan["trainings"]:
+        return "the short and the full prompt are the same for this task"
+    return _too_late(work, plan, arm.name) if arm.taught else None
 
 
 def _job(work: Workshop, bench: Bench, plan: Mapping[str, Any], name: str) -> Job:
-    start, training = work.start, work.task.training
+    start, training, taught = work.start, work.task.training, ARMS[name].taught
+    assert taught is not None
     return Job(
-        form=bench.form(FULL if name in (LORA_FULL, WEIGHTS_FULL) else SHORT),
-        settings=_settings(work, plan, name),
-        recipe=recipe_of(plan["settings"], name, work.task.seed, start.folder if start else None),
+        form=bench.form(taught.form),
+        settings=_settings(work, plan, name, taught),
+        recipe=recipe_of(plan["settings"], taught.all_weights, work.task.seed, start.folder if start else None),
         seeds=training.seeds,
         recompute=plan["settings"]["recompute"]["value"] == "on",
         trackers=training.trackers,
@@ -132,13 +146,13 @@ def _job(work: Workshop, bench: Bench, plan: Mapping[str, Any], name: str) -> Jo
     )
 
 
-def _settings(work: Workshop, plan: Mapping[str, Any], name: str) -> Settings:
+def _settings(work: Workshop, plan: Mapping[str, Any], name: str, taught: Taught) -> Settings:
     values = {key: setting["value"] for key, setting in plan["settings"].items()}
     training = plan["trainings"][name]
     return Settings(
         steps=training["steps"],
         batch_size=values["batch_size"],
-        learning_rate=values["learning_rate" if name in (LORA_SHORT, LORA_FULL) else "full_learning_rate"],
+        learning_rate=values["full_learning_rate" if taught.all_weights else "learning_rate"],
         warmup_steps=max(1, round(values["warmup_share"] * training["steps"])),
         evaluate_every=max(1, -(-training["steps"] // EVALUATIONS)),
         seed=work.task.seed,
@@ -162,7 +176,8 @@ def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> floa
     if work.started is None:
         return share
     budget = plan["budget"]
-    later = sum(budget.get(stage, 0.0) for stage in (*list(ARMS)[list(ARMS).index(name) + 1 :], *PROBES))
+    stages = [stage for stage in budget if stage != "reserve"]
+    later = sum(budget[stage] for stage in stages[stages.index(name) + 1 :])
     judging = budget[name] - plan["trainings"][name]["seconds"]
     spent = time.monotonic() - work.started
     left: float = work.task.budget - spent - judging - later - 0.5 * budget["reserve"]
@@ -184,7 +199,10 @@ def _check_arms(task: Task) -> None:
     check_trackers(task.training.trackers)
     if task.training.from_ is not None:
         RunFolder.existing(Path(task.training.from_))
+    known = known_arms(task)
     if task.arms != "auto":
-        unknown = [name for name in task.arms if name not in ARMS]
+        unknown = [name for name in task.arms if name not in known]
         if unknown:
-            raise InputError(f"unknown arms {unknown}", where="arms", cure=f"known: {', '.join(ARMS)}")
+            raise InputError(f"unknown arms {unknown}", where="arms", cure=f"known: {', '.join(known)}")
+    asked = {arm.provider for arm in arms_of(task).values()}
+    check_keys({name: provider for name, provider in task.providers.items() if name in asked})

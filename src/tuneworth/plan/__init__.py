@@ -1,11 +1,13 @@
 """Settings with reasons, and the budget allotted before anything starts. What is measured comes in as numbers."""
 
-from tuneworth.plan.budget import EVALUATIONS, Allotment, Rate, Rates, Rows, Trained, allot
+from tuneworth.plan.budget import EVALUATIONS, Allotment, Prompts, Rate, Rates, Rows, Trained, allot
+from tuneworth.plan.halving import rounds, rows_asked
 from tuneworth.plan.settings import Setting, TrainingPlan, from_openai, training_plan
 
 __all__ = [
     "EVALUATIONS",
     "Allotment",
+    "Prompts",
     "Rate",
     "Rates",
     "Rows",
@@ -14,5 +16,7 @@ __all__ = [
     "TrainingPlan",
     "allot",
     "from_openai",
+    "rounds",
+    "rows_asked",
     "training_plan",
 ]

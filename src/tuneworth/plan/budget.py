@@ -2,15 +2,21 @@
 
 When time is short one seeded test subset serves all arms, the short form is trained before the full one, and an arm
 that cannot be afforded is skipped with the reason. Nothing else shrinks.
+
+Who goes first: the classical arm and the plain prompts, then the first training with all its epochs, since without
+those there is no question to answer; then dearer prompts in order of cost; then further trainings. A dearer prompt that
+takes at most a tenth of the budget goes before the last epochs of the first training.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuneworth.errors import InputError
+from tuneworth.plan.halving import rounds, rows_asked
+from tuneworth.task.schema import format_seconds
 
 EVALUATIONS = 4  # looks at validation during a training
 _RESERVE_SHARE, _RESERVE_SECONDS = 0.03, 6.0  # verdict, report, saving; and machines are never quite even
@@ -19,6 +25,7 @@ _TEST_SHARE = 0.4  # answering may take this much of the time before the test se
 _MINIMUM_TEST_ROWS = 100
 _MINIMUM_STEPS = 20
 _MINIMUM_EPOCHS = 0.5
+_SMALL_SHARE = 0.1  # a dearer prompt of at most this share of the budget may take from the first training
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +72,25 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Allotment:
-    """Seconds of each stage, rows of the test subset, trainings by arm, and arms left out with the reason."""
+    """Seconds of each stage, rows of the test subset, how many forms each prompting arm chooses among, trainings by
+    arm, and arms left out with the reason.
+    """
 
     seconds: Mapping[str, float]
     test_rows: int
+    forms: Mapping[str, int]
     trainings: Mapping[str, Trained]
     skipped: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """A prompting arm: the numbers of forms that it may choose among on validation, most first, and whether a run can
+    do without it.
+    """
+
+    forms: tuple[int, ...] = (1,)
+    optional: bool = False
 
 
 def allot(
@@ -79,21 +99,21 @@ def allot(
     rows: Rows,
     rates: Rates,
     wanted: Mapping[str, tuple[float, int]],
-    choices: Mapping[str, int],
+    prompts: Mapping[str, Prompts],
     seeds: int = 1,
 ) -> Allotment:
     """Divide what is left of the budget.
 
     `wanted` gives (epochs, batch size) of each arm to train, in order of importance; each training runs `seeds`
-    times. `choices` gives for each prompting arm how many candidates are tried on validation. Raises InputError when
-    the time is too short to answer even the smallest subset of the test rows.
+    times. `prompts` are the prompting arms in order of cost. Raises InputError when the time is too short to answer
+    even the smallest subset of the test rows.
     """
     left = budget_seconds - spent_seconds - reserve_seconds(budget_seconds)
     left -= rates.classical
-    prompts = {arm: rate for arm, rate in rates.answer.items() if arm not in rates.train}
-    choosing = {arm: rate.seconds(rows.validation, choices.get(arm, 0)) for arm, rate in prompts.items()}
-    asked = [*prompts.values(), *(rates.answer[arm] for arm in list(wanted)[:1])]
-    fixed = sum(choosing.values()) + sum(rate.seconds(0) for rate in asked)
+    needed = {arm: prompt.forms[-1] for arm, prompt in prompts.items() if not prompt.optional}
+    choosing = sum(_choosing(rates.answer[arm], forms, rows.validation) for arm, forms in needed.items())
+    asked = [*(rates.answer[arm] for arm in needed), *(rates.answer[arm] for arm in list(wanted)[:1])]
+    fixed = choosing + sum(rate.seconds(0) for rate in asked)
     per_row = sum(rate.a_row * _SLACK for rate in asked)
     test_rows = _test_rows(left, fixed, per_row, rows.test)
     if left <= 0 or per_row * test_rows + fixed > left:
@@ -103,32 +123,99 @@ def allot(
             where="budget",
             cure=f"give it at least {math.ceil(least * 1.3)}s",
         )
-    seconds = {"before": spent_seconds, "tfidf": rates.classical}
-    seconds |= {arm: choosing[arm] + rate.seconds(test_rows) for arm, rate in prompts.items()}
-    left -= sum(seconds[arm] for arm in prompts)
-    trainings: dict[str, Trained] = {}
+    rows = replace(rows, test=test_rows)
+    courses = {
+        arm: _Course(epochs, batch_size, seeds, rates.answer[arm], rates.train[arm])
+        for arm, (epochs, batch_size) in wanted.items()
+    }
+    seconds, forms = {}, {}
     skipped: dict[str, str] = {}
-    for arm, (epochs, batch_size) in wanted.items():
-        judging = rates.answer[arm].seconds(test_rows)
-        looking = 1.5 * rates.answer[arm].seconds(rows.validation, EVALUATIONS * seeds)  # scores, and the loss
-        a_step = seeds * batch_size * rates.train[arm] * _SLACK
-        room = left - judging - looking
-        all_steps = math.ceil(epochs * rows.train / batch_size)
-        steps = min(all_steps, int(room / a_step))
-        affordable = steps * batch_size / rows.train
-        # A small set may need fewer steps than the minimum: it is trained as asked.
-        if steps < min(_MINIMUM_STEPS, all_steps) or affordable < min(_MINIMUM_EPOCHS, epochs):
-            least = min(_MINIMUM_EPOCHS, epochs)
-            skipped[arm] = (
-                f"the budget leaves {max(0.0, room):.0f} s for this training, "
-                f"{least:g} epochs need {least * rows.train * rates.train[arm] * seeds:.0f} s"
-            )
-            continue
-        trainings[arm] = Trained(steps, affordable, steps * a_step + looking, looking / EVALUATIONS / seeds)
-        seconds[arm] = trainings[arm].seconds + judging
+    for arm, count in needed.items():
+        seconds[arm] = _asking(rates.answer[arm], count, rows)
+        forms[arm] = count
         left -= seconds[arm]
-    seconds["reserve"] = budget_seconds - sum(seconds.values())
-    return Allotment(seconds, test_rows, trainings, skipped)
+    first = next((course.wish(rows) for course in courses.values()), 0.0)
+    for arm in (arm for arm, prompt in prompts.items() if prompt.optional):
+        room = max(left - first, min(left, _SMALL_SHARE * budget_seconds))
+        costs = {count: _asking(rates.answer[arm], count, rows) for count in prompts[arm].forms}
+        afforded = [count for count in prompts[arm].forms if costs[count] <= room]
+        if afforded:
+            forms[arm], seconds[arm] = afforded[0], costs[afforded[0]]
+            left -= seconds[arm]
+        else:
+            skipped[arm] = _too_dear(min(costs.values()), room, budget_seconds)
+    trainings: dict[str, Trained] = {}
+    for arm, course in courses.items():
+        found = course.fit(left, rows)
+        if isinstance(found, str):
+            skipped[arm] = found
+            continue
+        trainings[arm] = found
+        seconds[arm] = found.seconds + course.answer.seconds(rows.test)
+        left -= seconds[arm]
+    ordered = {"before": spent_seconds, "classical": rates.classical}
+    ordered |= {arm: seconds[arm] for arm in (*prompts, *courses) if arm in seconds}
+    ordered["reserve"] = budget_seconds - sum(ordered.values())
+    return Allotment(ordered, test_rows, forms, trainings, skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """A training that is wanted, and the measured rates of its arm."""
+
+    epochs: float
+    batch_size: int
+    seeds: int
+    answer: Rate
+    train: float
+
+    @property
+    def a_step(self) -> float:
+        return self.seeds * self.batch_size * self.train * _SLACK
+
+    def steps(self, rows: Rows) -> int:
+        return math.ceil(self.epochs * rows.train / self.batch_size)
+
+    def looking(self, rows: Rows) -> float:
+        """Seconds of all looks at validation: the scores, and the loss."""
+        return 1.5 * self.answer.seconds(rows.validation, EVALUATIONS * self.seeds)
+
+    def wish(self, rows: Rows) -> float:
+        """Seconds of the whole training as it is wanted, and of answering test."""
+        return self.steps(rows) * self.a_step + self.looking(rows) + self.answer.seconds(rows.test)
+
+    def fit(self, left: float, rows: Rows) -> Trained | str:
+        """As much of it as `left` seconds afford, or why that is too little."""
+        looking = self.looking(rows)
+        room = left - self.answer.seconds(rows.test) - looking
+        steps = min(self.steps(rows), int(room / self.a_step))
+        affordable = steps * self.batch_size / rows.train
+        least = min(_MINIMUM_EPOCHS, self.epochs)
+        # A small set may need fewer steps than the minimum: it is trained as asked.
+        if steps < min(_MINIMUM_STEPS, self.steps(rows)) or affordable < least:
+            return (
+                f"the budget leaves {max(0.0, room):.0f} s for this training, "
+                f"{least:g} epochs need {least * rows.train * self.train * self.seeds:.0f} s"
+            )
+        return Trained(steps, affordable, steps * self.a_step + looking, looking / EVALUATIONS / self.seeds)
+
+
+def _too_dear(seconds: float, room: float, budget_seconds: float) -> str:
+    would_do = format_seconds(budget_seconds + 1.1 * (seconds - room))
+    return (
+        f"it needs {seconds:.0f} s, the budget leaves {max(0.0, room):.0f} s for it beside the first training; "
+        f"a budget of about {would_do} would do"
+    )
+
+
+def _choosing(rate: Rate, forms: int, validation_rows: int) -> float:
+    passes = sum(left for left, _ in rounds(forms, validation_rows))
+    return rate.seconds(0, passes) + rate.seconds(rows_asked(forms, validation_rows)) - rate.seconds(0)
+
+
+def _asking(rate: Rate, forms: int, rows: Rows) -> float:
+    """Seconds of a prompting arm: choosing among `forms` on validation, and answering test."""
+    return _choosing(rate, forms, rows.validation) + rate.seconds(rows.test)
 
 
 def reserve_seconds(budget_seconds: float) -> float:

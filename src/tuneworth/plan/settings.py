@@ -22,6 +22,7 @@ from tuneworth.task import Training
 _BASE_RATE = 5e-5 * 10 * 1.5
 _WIDTH_EXPONENT = 0.78
 _FULL_SHARE = 0.1
+_PREFERENCE_SHARE, _PREFERENCE_EPOCHS = 0.1, 3
 _RSLORA_ALPHA = 8  # at rank 16 the same scale as alpha 32 without the root
 _RANKS = (16, 32, 64, 128, 256)
 _BITS_A_PARAMETER, _BITS_A_TOKEN = 2.0, 1.0  # what an adapter can hold; what a trained token teaches at most
@@ -65,11 +66,13 @@ def training_plan(
     *,
     train_rows: int,
     width: int,
+    preference: bool = False,
     trained_tokens: int | None = None,
     adapter_parameters_a_rank: int | None = None,
 ) -> TrainingPlan:
     """Settings for `train_rows` rows on a model of hidden size `width`; what the user fixed stays fixed.
 
+    Preferences move a model that answers already: a tenth of the rate, and few passes, or it learns the pairs by heart.
     With the tokens that one pass trains and the adapter's parameters at rank 1, the rank follows from what is to be
     held; without them it is the smallest.
     """
@@ -80,8 +83,10 @@ def training_plan(
             return Setting(fixed, "fixed by you", f"training.{name}")
         return Setting(value, f"{reason} (override: training.{name})", "default")
 
+    epochs = min(_epochs(train_rows), _PREFERENCE_EPOCHS) if preference else _epochs(train_rows)
     batch, why_batch = _batch(train_rows)
-    rate = float(f"{_BASE_RATE * (2000 / width) ** _WIDTH_EXPONENT:.1e}")
+    share = _PREFERENCE_SHARE if preference else 1
+    rate = float(f"{share * _BASE_RATE * (2000 / width) ** _WIDTH_EXPONENT:.1e}")
     rank = pick("rank", *_rank(trained_tokens, adapter_parameters_a_rank))
     method = "lora" if chosen.method == "auto" else chosen.method
     alpha = Setting(2 * int(rank.value), "twice the rank, so that the learning rate does not depend on it", "default")
@@ -90,9 +95,9 @@ def training_plan(
     full_rate = pick("learning_rate", float(f"{_FULL_SHARE * rate:.1e}"), "a tenth of LoRA's: every weight moves")
     return TrainingPlan(
         method=Setting(method, *_why_method(chosen.method)),
-        epochs=pick("epochs", _epochs(train_rows), f"{train_rows:,} rows: few rows need more passes, many rows fewer"),
+        epochs=pick("epochs", epochs, f"{train_rows:,} rows: few rows need more passes, many rows fewer"),
         batch_size=pick("batch_size", batch, why_batch),
-        learning_rate=pick("learning_rate", rate, f"LoRA rule for a model of width {width}"),
+        learning_rate=pick("learning_rate", rate, f"LoRA rule for a model of width {width}{', a tenth' * preference}"),
         full_learning_rate=full_rate,
         rank=rank,
         alpha=alpha,

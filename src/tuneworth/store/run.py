@@ -83,6 +83,10 @@ class RunFolder:
         """The folder of an arm."""
         return self.path / "arms" / name
 
+    def replies(self, provider: str) -> Path:
+        """What a hosted model answered, by request."""
+        return self.path / "replies" / f"{provider}.jsonl"
+
     def arm_record(self, name: str) -> Path:
         """arm.json of an arm: exists once the arm is finished."""
         return self.arm(name) / "arm.json"

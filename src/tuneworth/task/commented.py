@@ -17,14 +17,15 @@ def commented_yaml(task: Task, notes: dict[str, str] | None = None) -> str:
         "# What tuneworth shall decide and build. Every key is optional but data.train.",
         "# Run it with: tuneworth run --task <this file>",
     ]
-    for key, field in known_keys().items():
+    keys = known_keys()
+    for key, field in keys.items():
         *parents, name = key.split(".")
         indent = "  " * len(parents)
         value: Any = values
         for part in key.split("."):
             value = value[part]
         comment = " ".join(filter(None, [field.description, (notes or {}).get(key)]))
-        if isinstance(value, dict):
+        if any(other.startswith(f"{key}.") for other in keys):
             lines.append(f"{indent}{name}:  # {comment}")
         else:
             readable = format_seconds(value) if key == "budget" else ""

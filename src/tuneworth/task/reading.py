@@ -65,6 +65,21 @@ def _section_of(annotation: Any) -> type[Section] | None:
     return next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
 
 
+def _siblings(path: list[str]) -> list[str]:
+    """The known keys beside the last part of `path`."""
+    section: type[Section] = Task
+    names = iter(path[:-1])
+    for name in names:
+        field = next(field for key, field in section.model_fields.items() if (field.alias or key) == name)
+        inner = _section_of(field.annotation)
+        if inner is None and typing.get_origin(field.annotation) is dict:  # names of the user's own, then a section
+            next(names)
+            inner = _section_of(typing.get_args(field.annotation)[1])
+        assert inner is not None
+        section = inner
+    return [field.alias or key for key, field in section.model_fields.items()]
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_bytes().decode("utf-8"))
@@ -106,11 +121,7 @@ def _problem(detail: Any, where: str) -> Problem:
     path = [str(part) for part in detail["loc"]]
     key = ".".join(part for part in path if not part.startswith(("literal[", "list[")))
     if detail["type"] == "extra_forbidden":
-        parent = ".".join(path[:-1])
-        prefix = parent + "." if parent else ""
-        depth = prefix.count(".")
-        siblings = [k[len(prefix) :] for k in known_keys() if k.startswith(prefix) and k.count(".") == depth]
-        return Problem(f"unknown key '{key}'", where, nearest(path[-1], siblings))
+        return Problem(f"unknown key '{key}'", where, nearest(path[-1], _siblings(path)))
     found = detail.get("input")
     shown = repr(found) if isinstance(found, str | int | float | bool | None) else f"a {type(found).__name__}"
     reason = str(detail["msg"]).removeprefix("Value error, ")

@@ -4,9 +4,10 @@ the command line, the commented file that `init` writes, and the documentation r
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
 Kind = Literal[
     "auto", "classification", "multilabel", "extraction", "generation", "reasoning", "chat", "tools", "preference"
@@ -73,6 +74,30 @@ class Data(Section):
 class Prompt(Section):
     system: str | None = Field(None, description="the system message you use today; ours when absent")
     labels: Literal["auto"] | list[str] = Field("auto", description="the allowed answers, or auto")
+    json_schema: dict[str, Any] | None = Field(
+        None, description="JSON Schema of extracted objects; read off the training answers when absent"
+    )
+
+
+class Provider(Section):
+    base_url: str = Field(description="where the endpoint is, for example https://api.openai.com/v1")
+    model: str = Field(min_length=1, description="the model's name there")
+    api_key_env: str | None = Field(None, description="environment variable that holds the key; none is sent if absent")
+    usd_per_million_input: float | None = Field(None, ge=0, description="price of a million tokens read")
+    usd_per_million_output: float | None = Field(None, ge=0, description="price of a million tokens written")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("an address that begins with http:// or https:// is needed")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("a key in the address would be written to files; name its variable in api_key_env")
+        return value.rstrip("/")
+
+
+ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
 
 
 class Decision(Section):
@@ -102,6 +127,9 @@ class Training(Section):
     from_: str | None = Field(
         None, alias="from", description="a run folder: its best fine-tuned arm is where training starts"
     )
+    turns: Literal["all", "last"] = Field(
+        "all", description="which answers of a conversation are learnt; those of weight 0 never are"
+    )
     epochs: float | None = Field(None, gt=0, le=50, description="passes over the training rows")
     batch_size: int | None = Field(None, ge=1, le=256, description="rows in one optimiser step")
     learning_rate: float | None = Field(None, gt=0, le=1, description="peak learning rate")
@@ -125,8 +153,15 @@ class Task(Section):
     models: list[str] = Field(
         ["smollm2-135m-instruct"], min_length=1, max_length=1, description="the pre-trained model"
     )
+    providers: dict[ProviderName, Provider] = Field(
+        {}, description="hosted models to compare: name: {base_url, model, api_key_env, prices}"
+    )
     arms: Literal["auto"] | list[str] = Field("auto", description="the ways to compare, or auto for all that apply")
-    metric: Literal["auto", "accuracy", "exact-match", "rouge-l"] = Field("auto", description="how an answer is scored")
+    metric: str = Field(
+        "auto",
+        pattern=r"^[a-z][a-z0-9-]{0,39}$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="the score that the verdict is made from: auto, a name, or your own package.module:function",
+    )
     decision: Decision = Field(default_factory=Decision, description="what the verdict weighs")
     training: Training = Field(default_factory=Training, description="settings of the training; auto when absent")
     budget: Seconds = Field(600.0, gt=0, description="wall time of the whole run, for example 10m")

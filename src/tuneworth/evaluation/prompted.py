@@ -1,0 +1,67 @@
+"""The prompting arms: a model as it is, asked in the prompt form that did best on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tuneworth.evaluation.arms import Bench, answered, finish, leave_out, model_details
+from tuneworth.evaluation.choosing import choose
+from tuneworth.evaluation.forms import Answerer, Form
+from tuneworth.evaluation.prompts import FULL, with_shots
+from tuneworth.evaluation.records import Answer
+from tuneworth.evaluation.retrieved import RetrievedForm
+
+SHOT_COUNTS = (4, 16)
+MOST_FAILED = 0.01
+"""Share of the test rows that may fail to be asked; beyond it (and one row) an arm has no score."""
+
+
+def zero_shot(bench: Bench) -> list[Form]:
+    """The task as it is told today, nothing else."""
+    return [bench.form(FULL)]
+
+
+def few_shot(bench: Bench) -> list[Form]:
+    """The full prompt with 4 or 16 training rows shown as earlier turns."""
+    return [with_shots(bench.form(FULL), bench.train, k, bench.task.seed, bench.kind) for k in SHOT_COUNTS]
+
+
+def prompt_arm(bench: Bench, name: str, model: Answerer, forms: Sequence[Form]) -> None:
+    """Choose among `forms` on validation, answer test once, and write the arm; `failed` where it could not be asked."""
+    choice = choose(bench, name, model, forms)
+    bench.watcher.begin(f"{name}: answering test", len(bench.test))
+    answers = answered(bench, model, choice.form, bench.test)
+    if (why := answers_missing(answers)) is not None:
+        leave_out(bench, name, "prompt", why, status="failed", model=model.name)
+        return
+    settings: dict[str, Any] = {"form": choice.form.name}
+    if isinstance(choice.form, RetrievedForm):
+        settings["retrieved"] = choice.form.count
+    if choice.tried:
+        settings |= {"validation_score": choice.score, "tried": choice.tried, "validation_rows_failed": choice.failed}
+    details = {
+        "settings": settings,
+        "build_seconds": choice.seconds,
+        "build_usd": choice.usd,
+        **model_details(bench, model, choice.form),
+    }
+    finish(bench, name, "prompt", answers, details)
+
+
+def answers_missing(answers: Sequence[Answer]) -> str | None:
+    """Why an arm has no score: too many rows could not be asked. Prompts that do not fit the context are its own fault,
+    and are wrong answers."""
+    failed = [answer for answer in answers if answer.error is not None and not answer.input_tokens]
+    if len(failed) <= max(1, MOST_FAILED * len(answers)):
+        return None
+    reasons: dict[str, int] = {}
+    for answer in failed:
+        reason = str(answer.error)
+        reasons[reason] = reasons.get(reason, 0) + 1
+    most = sorted(reasons.items(), key=lambda item: -item[1])[:3]
+    listed = "; ".join(f"{count} times {reason}" for reason, count in most)
+    return (
+        f"{len(failed)} of {len(answers)} test rows could not be asked ({listed}); run the same command again, "
+        "what was answered is kept"
+    )

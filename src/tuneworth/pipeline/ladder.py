@@ -1,0 +1,151 @@
+"""The ladder: every way of doing the task that a run can measure, from cheap to dear. To add an arm is to add an entry.
+
+An entry says what family the arm is of, what it takes (prompt forms to choose among, or a form to train behind), and
+whether a run can do without it. How the ways of a family are run stands in `running.py`, once for each family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tuneworth.decision.records import Family
+from tuneworth.evaluation.arms import Bench
+from tuneworth.evaluation.forms import Form
+from tuneworth.evaluation.instructions import reworded
+from tuneworth.evaluation.prompted import few_shot, zero_shot
+from tuneworth.evaluation.prompts import FULL, SHORT
+from tuneworth.evaluation.retrieved import retrieved_forms
+from tuneworth.evaluation.searched import searched_forms
+from tuneworth.models.tuning import FULL_METHOD
+from tuneworth.plan import Prompts
+from tuneworth.task import Task
+
+if TYPE_CHECKING:
+    from tuneworth.pipeline.planning import Workshop
+
+CLASSICAL, ZERO_SHOT, FEW_SHOT, RETRIEVED = "classical", "zero-shot", "few-shot", "retrieved"
+REWORDED, SEARCHED = "reworded", "searched"
+LORA_SHORT, LORA_FULL = "lora-short", "lora-full"
+WEIGHTS_SHORT, WEIGHTS_FULL = "weights-short", "weights-full"
+AT = "@"
+"""Between a prompting arm and the provider whose model it asks: `few-shot@gpt`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompting arm: the forms it chooses among (first the one asked without a choice), and what it costs the plan.
+
+    `rate_of` names a cheaper arm whose measured rate serves for this one too.
+    """
+
+    forms: Callable[[Workshop, Bench], Sequence[Form]]
+    prompts: Prompts
+    rate_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A trained arm: the form it is trained and judged behind, and whether all weights are trained or an adapter."""
+
+    form: str
+    all_weights: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way of doing the task. `way` is None for the classical arm. `auto` says whether it is tried when the task
+    names no arms; `provider` names the hosted model that is asked instead of the local one."""
+
+    name: str
+    family: Family
+    way: Asked | Taught | None = None
+    auto: Callable[[Task], bool] = lambda task: True
+    provider: str | None = None
+
+    @property
+    def asked(self) -> Asked | None:
+        """How it prompts, if it does."""
+        return self.way if isinstance(self.way, Asked) else None
+
+    @property
+    def taught(self) -> Taught | None:
+        """How it is trained, if it is."""
+        return self.way if isinstance(self.way, Taught) else None
+
+
+def _trains_all(task: Task) -> bool:
+    return task.training.method == FULL_METHOD
+
+
+def _trains_adapters(task: Task) -> bool:
+    return not _trains_all(task)
+
+
+LADDER = (
+    Arm(CLASSICAL, "classical"),
+    Arm(ZERO_SHOT, "prompt", Asked(lambda work, bench: zero_shot(bench), Prompts())),
+    Arm(FEW_SHOT, "prompt", Asked(lambda work, bench: few_shot(bench), Prompts((2,)))),
+    Arm(
+        REWORDED,
+        "prompt",
+        Asked(
+            lambda work, bench: reworded(bench.form(FULL), bench.classes),
+            Prompts((3,), optional=True),
+            ZERO_SHOT,
+        ),
+    ),
+    Arm(
+        RETRIEVED,
+        "prompt",
+        Asked(
+            lambda work, bench: retrieved_forms(bench.form(FULL), bench.form(SHORT), work.neighbours),
+            Prompts((4, 2, 1), optional=True),
+        ),
+    ),
+    Arm(
+        SEARCHED,
+        "prompt",
+        Asked(
+            lambda work, bench: searched_forms(bench, work.neighbours),
+            Prompts((32, 16, 8), optional=True),
+            RETRIEVED,
+        ),
+    ),
+    Arm(LORA_SHORT, "fine-tune", Taught(SHORT), _trains_adapters),
+    Arm(LORA_FULL, "fine-tune", Taught(FULL), _trains_adapters),
+    Arm(WEIGHTS_SHORT, "fine-tune", Taught(SHORT, all_weights=True), _trains_all),
+    Arm(WEIGHTS_FULL, "fine-tune", Taught(FULL, all_weights=True), _trains_all),
+)
+"""Every arm that the local model and scikit-learn can be, in the order in which they run."""
+
+ARMS = {arm.name: arm for arm in LADDER}
+
+
+def known_arms(task: Task) -> dict[str, Arm]:
+    """The ladder, and each prompting arm again for every provider, before the trained arms."""
+    hosted = [_at(arm, name) for name in task.providers for arm in LADDER if arm.asked]
+    first_trained = next(index for index, arm in enumerate(LADDER) if arm.taught)
+    return {arm.name: arm for arm in (*LADDER[:first_trained], *hosted, *LADDER[first_trained:])}
+
+
+def arms_of(task: Task) -> dict[str, Arm]:
+    """The arms that `task` asks for, in order: all that apply, or those it names."""
+    known = known_arms(task)
+    if task.arms != "auto":
+        return {name: arm for name, arm in known.items() if name in task.arms}
+    return {name: arm for name, arm in known.items() if arm.auto(task)}
+
+
+def _at(arm: Arm, provider: str) -> Arm:
+    """`arm` for a hosted model. A search costs money, so it is made only when the task names it."""
+    assert arm.asked is not None
+    prompts = replace(arm.asked.prompts, optional=False)
+    return replace(
+        arm,
+        name=f"{arm.name}{AT}{provider}",
+        way=replace(arm.asked, prompts=prompts, rate_of=None),
+        auto=(lambda task: False) if arm.name in (REWORDED, SEARCHED) else arm.auto,
+        provider=provider,
+    )
