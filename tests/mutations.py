@@ -685,6 +685,32 @@ MUTATIONS = [
         "pipeline/test_budget_kept.py", "test_a_training",
     ),
     Mutation(
+        "tied embeddings are counted twice", "models/architecture.py",
+        "(1 if self.is_tied else 2)", "2", "models", "test_the_parameter_count",
+    ),
+    Mutation(
+        "norms in float32 are counted as bfloat16", "plan/needs.py",
+        "exact = 2 ", "exact = 1 ", "plan", "test_what_a_pass_keeps",
+    ),
+    Mutation(
+        "a shared beginning's attention is counted for its own rows only", "plan/needs.py",
+        "own = self.rows * _kept_weights(self.length, self.prefix)", "own = self.rows * _kept_weights(self.length, 0)",
+        "plan", "test_what_a_pass_keeps",
+    ),
+    Mutation(
+        "advice passes what cannot fit", "plan/advice.py",
+        "if memory.peak <= means.free_bytes:", "if True:", "plan", "test_the_first_way_that_fits",
+    ),
+    Mutation(
+        "a licence that forbids the use passes", "models/catalogue.py",
+        'wish.use != "commercial" or entry.licence.is_commercial', "True", "models", "test_a_wish",
+    ),
+    Mutation(
+        "rates are measured each time", "models/rates.py",
+        "if not again and (kept := _kept(path)) is not None:", "if (kept := None) is not None:",
+        "models", "test_rates_are_measured_once",
+    ),
+    Mutation(
         "typing errors hit words that carry the answer", "evaluation/perturbing.py",
         "if _letters(word) >= _LEAST_LETTERS and not is_protected(word, kept)", "if _letters(word) >= _LEAST_LETTERS",
         "evaluation/test_perturbing.py", "test_words_that_carry",

@@ -160,7 +160,6 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
 for _name, _about in {
     "audit": "Check a data set: duplicates, leaks, contradictions, lengths, balance; each finding names its rows.",
     "split": "Clean what the audit found and write train, validation and test; appended rows never move test rows.",
-    "plan": "Measure this machine on your rows; choose the settings, with reasons, and allot the budget.",
     "baseline": "Run the prompting arms and the classical arm.",
     "train": "Run all arms, fine-tuning included.",
     "evaluate": "Score all arms on the test rows.",
@@ -169,6 +168,34 @@ for _name, _about in {
     "report": "Write the report as one HTML file.",
 }.items():
     app.command(_name)(_stage_command(_name, _about))
+
+
+@app.command()
+def plan(
+    data: Data,
+    task: TaskFile = None,
+    test: Test = None,
+    budget: Budget = None,
+    model: Model = None,
+    seed: Seed = None,
+    kind: Kind = None,
+    input_: Input = None,
+    output: Output = None,
+    from_: From = None,
+    out: Out = None,
+    set_: Set = None,
+    quick: Annotated[bool, typer.Option("--quick", help="stop after the advice: no download, no measuring")] = False,
+    as_json: Json = False,
+) -> None:
+    """Advise on model, settings, memory, time and cost; then measure a few steps and allot the budget."""
+    overrides = _overrides(
+        test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_, set=set_,
+    )  # fmt: skip
+    is_run = (data / "task.yaml").is_file()
+    asked = load_task(data / "task.yaml") if is_run else load_task(task, {**overrides, "data.train": str(data)})
+    cli_choice.show_advice(asked, as_json and quick, is_silent=as_json and not quick)
+    if not quick:
+        _stage("plan", data, task, as_json, out, overrides)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from tuneworth.errors import InputError
 if TYPE_CHECKING:
     from tuneworth.models.catalogue import Entry, Wish
     from tuneworth.models.doctor import Diagnosis
+    from tuneworth.task import Task
 
 _MARKS = {"ok": " ok ", "note": "note", "missing": "MISS"}
 
@@ -147,6 +148,19 @@ def _parameters(text: str | None) -> float | None:
         return float(text[:-1]) * unit if unit else float(text)
     except ValueError:
         raise InputError(f"'{text}' is no size", where="--size", cure="write for example 500M or 3B") from None
+
+
+def show_advice(task: Task, as_json: bool, *, is_silent: bool = False) -> None:
+    """Print the advice on `task`; when silent only what it refuses counts. Raises as `pipeline.advising.advise`."""
+    from tuneworth.pipeline.advising import advise
+
+    advice = advise(task)
+    if as_json:
+        typer.echo(json.dumps(advice, ensure_ascii=False))
+    elif not is_silent:
+        from tuneworth.console import show_advice as show
+
+        show(advice)
 
 
 def add_to(app: typer.Typer) -> None:

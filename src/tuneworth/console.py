@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import time
 from collections import Counter, deque
@@ -273,6 +274,119 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     for probe, planned in plan.get("probes", {}).items():
         if planned["why"]:
             console.print(Text(f"{probe} is not afforded: {planned['why']}", "dim"))
+
+
+def show_advice(advice: Mapping[str, Any]) -> None:
+    """What an expert would say before anything starts, in paragraphs."""
+    console = _stdout()
+    width = min(console.width, 100) if console.is_terminal else 100
+    console.print(Text("Advice before anything is downloaded or started", "bold"))
+    for title, text in advice_paragraphs(advice):
+        console.print()
+        _print_wrapped(console, Text(f"{title:<10}", "bold"), text, width)
+    console.print()
+
+
+def advice_paragraphs(advice: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(title, text) of each part of the advice."""
+    found = [("Model", _model_sentence(advice["model"])), ("Rows", _rows_sentence(advice))]
+    unused = "learning_rate" if advice["settings"]["method"]["value"] == "full" else "full_learning_rate"
+    found += [
+        (_SETTING_TITLES[name], f"{setting['value']}. {_sentence(setting['reason'])}")
+        for name, setting in advice["settings"].items()
+        if name in _SETTING_TITLES and name != unused
+    ]
+    found += [("Memory", _memory_sentence(advice)), ("Time", _time_sentence(advice)), ("Cost", _cost_sentence(advice))]
+    found.append(("Budget", _budget_sentence(advice)))
+    if advice["test_shows"] is not None:
+        found.append(
+            (
+                "Test",
+                f"{advice['rows']['test']:,} rows show a difference of {100 * advice['test_shows']:.1f} points or more "
+                "between two ways that disagree on a fifth of the rows (4 times in 5); smaller ones need more rows.",
+            )
+        )
+    overrides = "--model, --budget, --set training.epochs=..., batch_size, learning_rate, rank, method, precision"
+    return [*found, ("Change", f"any of this with {overrides}.")]
+
+
+_SETTING_TITLES = {
+    "method": "Method",
+    "learning_rate": "Rate",
+    "full_learning_rate": "Rate",
+    "epochs": "Epochs",
+    "batch_size": "Batch",
+    "rank": "Rank",
+    "precision": "Precision",
+}
+_OVERRIDE = re.compile(r" \(override: [^)]*\)")  # said once at the end
+
+
+def _sentence(text: str) -> str:
+    plain = _OVERRIDE.sub("", text).rstrip(".")
+    return f"{plain[:1].upper()}{plain[1:]}."
+
+
+def _model_sentence(model: Mapping[str, Any]) -> str:
+    licence = f"{model['licence']} ({model['licence_limits']})" if model["licence"] else "not in the catalogue"
+    size = f"{model['parameters'] / 1e6:,.0f} M parameters"
+    return f"{model['id']}, {size}, context {model['context']:,}. Licence: {licence}."
+
+
+def _rows_sentence(advice: Mapping[str, Any]) -> str:
+    rows = advice["rows"]
+    counted = "Counted with the model's tokenizer." if advice["tokens_counted"] else (
+        "Estimated from bytes, since the model's tokenizer is not here yet."
+    )  # fmt: skip
+    forms = "; ".join(
+        f"{name} prompt {found['mean']:.0f} tokens a row (longest {found['longest']:,}; {found['shared']:,} shared by "
+        f"all rows, {found['trained']:.0f} trained)"
+        for name, found in advice["tokens"].items()
+    )
+    return (
+        f"{rows['train']:,} to train on, {rows['validation']:,} to choose with, {rows['test']:,} to judge with, before "
+        f"cleaning. {forms[:1].upper()}{forms[1:]}. {counted}"
+    )
+
+
+def _memory_sentence(advice: Mapping[str, Any]) -> str:
+    memory, batch = advice["memory"], advice["memory"]["micro_batch"]
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory["parts"].items())
+    behind = f" behind {batch['prefix']:,} shared ones" if batch["prefix"] else ""
+    return (
+        f"Training fits {memory['how']}: {memory['peak_bytes'] / 1e9:.1f} GB at its peak, "
+        f"{memory['free_bytes'] / 1e9:.1f} GB are free. In GB: {parts}; that is with {batch['rows']} rows of "
+        f"{batch['length']:,} tokens{behind} at a time. One request needs "
+        f"{advice['request']['peak_bytes'] / 1e9:.1f} GB."
+    )
+
+
+def _time_sentence(advice: Mapping[str, Any]) -> str:
+    stages = {name: value for name, value in advice["seconds"].items() if name != "one request alone"}
+    told = "; ".join(f"{name} {format_seconds(value)}" for name, value in stages.items())
+    return (
+        f"{told[:1].upper()}{told[1:]}; one request alone {advice['request']['seconds']:.2f} s. From this machine's "
+        "rates, to a factor of about two; measured steps make it exact."
+    )
+
+
+def _cost_sentence(advice: Mapping[str, Any]) -> str:
+    return (
+        f"About {advice['predicted']['usd']:.2f} USD of machine time for all of it, then "
+        f"{advice['request']['usd_per_1k']:.4f} USD for 1,000 requests, one at a time."
+    )
+
+
+def _budget_sentence(advice: Mapping[str, Any]) -> str:
+    budget, wanted = advice["budget_seconds"], advice["predicted"]["seconds"]
+    if wanted <= 0.9 * budget:
+        return f"{format_seconds(budget)} is enough for all of this."
+    first = next(value for name, value in advice["seconds"].items() if name.startswith("train"))
+    return (
+        f"All of this takes about {format_seconds(wanted)}, the budget is {format_seconds(budget)}. The training "
+        f"behind the short prompt comes first ({format_seconds(first)} in full) and takes as many steps as fit; what "
+        "cannot be afforded is left out, and said."
+    )
 
 
 def _arms_table(verdict: Mapping[str, Any]) -> Table:

