@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneworth.data.example import Example
+from tuneworth.data.vectors import Vectorise
 from tuneworth.evaluation.classical import Classical, fit_classifier, fit_retrieval
 from tuneworth.evaluation.forms import Answerer, Form
 from tuneworth.evaluation.local import Scoring
@@ -39,6 +40,7 @@ class Bench:
     test: tuple[Example, ...]
     folder: RunFolder
     watcher: Watcher
+    vectorise: Vectorise | None = None
 
     def form(self, name: str) -> PromptForm:
         """A prompt form of this task."""
@@ -62,10 +64,10 @@ def stratified(examples: Sequence[Example], count: int, seed: int, kind: str) ->
 
 
 def classical_arm(bench: Bench, name: str) -> None:
-    """TF-IDF with logistic regression (labels), or the nearest row's answer (text)."""
+    """Logistic regression on words or word vectors (labels), or the nearest row's answer (text)."""
     bench.watcher.begin(f"{name}: fitting", 1)
     if bench.kind == "classification":
-        fitted = fit_classifier(bench.train, bench.validation, bench.task.seed)
+        fitted = fit_classifier(bench.train, bench.validation, bench.task.seed, bench.vectorise)
     else:
         fitted = fit_retrieval(bench.train)
     answers = score(bench.test, fitted.answer(bench.test), bench.scoring.metric, bench.scoring.labels)

@@ -1,72 +1,94 @@
-"""The classical floor: TF-IDF and logistic regression for labels, the nearest training row's answer for text.
+"""The classical floor: logistic regression on words or on word vectors for labels, the nearest row's answer for text.
 
-References: Salton & Buckley 1988 (TF-IDF); logistic regression by scikit-learn.
+Which features, and how strongly they are regularised, is chosen on validation; the most frequent label is scored beside
+them, since a floor that does not beat it has learnt nothing. References: Salton & Buckley 1988 (TF-IDF); logistic
+regression by scikit-learn.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from tuneworth.data.example import Example
+from tuneworth.data.vectors import Vectorise
 from tuneworth.evaluation.records import RawAnswer
 
 _STRENGTHS = (3.0, 30.0)
 _CHOICE_ROWS = 4000
 
 
+Texts = Sequence[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Classical:
-    """A fitted classical model, its settings in words, and what fitting took."""
+    """A fitted classical model: texts become answers; its settings in words, what fitting took, and (of labels) the
+    probability of each answer."""
 
-    model: Pipeline | tuple[TfidfVectorizer, Any, tuple[str, ...]]
-    settings: dict[str, str | float]
+    predict: Callable[[Texts], list[str]]
+    settings: dict[str, Any]
     fit_seconds: float
+    probability: Callable[[Texts], NDArray[np.float64]] | None = None
 
     def answer(self, examples: Sequence[Example]) -> list[RawAnswer]:
         """Answers in order; seconds are each row's share of one pass over all."""
         start = time.perf_counter()
-        texts = [example.text for example in examples]
-        if isinstance(self.model, Pipeline):
-            written = [str(label) for label in self.model.predict(texts)]
-        else:
-            vectoriser, matrix, replies = self.model
-            nearest = np.asarray((vectoriser.transform(texts) @ matrix.T).argmax(axis=1)).ravel()
-            written = [replies[i] for i in nearest]
+        written = self.predict([example.text for example in examples])
         seconds = (time.perf_counter() - start) / max(1, len(examples))
         return [RawAnswer(text, "stop", "", 0, 0, seconds) for text in written]
 
 
-def fit_classifier(train: Sequence[Example], validation: Sequence[Example], seed: int) -> Classical:
-    """TF-IDF of words and word pairs and of characters, then logistic regression.
+def fit_classifier(
+    train: Sequence[Example], validation: Sequence[Example], seed: int, vectorise: Vectorise | None = None
+) -> Classical:
+    """TF-IDF of words, word pairs and characters, or (with `vectorise`) word vectors; then logistic regression.
 
-    The strength of regularisation is chosen on validation (fitted on at most 4,000 train rows), then all are fitted.
+    Features and the strength of regularisation are chosen on validation (fitted on at most 4,000 train rows); what is
+    chosen is fitted on all.
     """
     start = time.perf_counter()
     some = train[:_CHOICE_ROWS]
-    scores = {}
-    for strength in _STRENGTHS:
-        model = _fit(some, strength, seed)
-        right = model.predict([e.text for e in validation]) == np.array([e.answer for e in validation])
-        scores[strength] = float(np.mean(right))
-    best = max(_STRENGTHS, key=lambda strength: scores[strength])
-    model = _fit(train, best, seed)
-    settings: dict[str, str | float] = {
-        "features": "TF-IDF of words, word pairs and 2 to 4 characters",
+    ways: dict[str, Callable[[float], Any]] = {"TF-IDF of words, word pairs and 2 to 4 characters": _tfidf}
+    if vectorise is not None:
+        ways["word vectors"] = lambda strength: make_pipeline(FunctionTransformer(vectorise), _regression(strength))
+    wanted = np.array([example.answer for example in validation])
+    texts = [example.text for example in validation]
+    tried = []
+    for features, make in ways.items():
+        for strength in _STRENGTHS:
+            right = _fit(make(strength), some, seed).predict(texts) == wanted
+            tried.append((float(np.mean(right)), features, strength))
+    score, features, strength = max(tried, key=lambda one: one[0])
+    model = _fit(ways[features](strength), train, seed)
+    most, _ = Counter(example.answer for example in train).most_common(1)[0]
+    settings = {
+        "features": features,
         "classifier": "logistic regression",
-        "C": best,
-        "validation_score": scores[best],
+        "C": strength,
+        "validation_score": score,
+        "tried": [{"form": f"{way}, C {c:g}", "rows": len(wanted), "score": found} for found, way, c in tried],
+        "most_frequent_label": most,
+        "validation_score_of_most_frequent_label": float(np.mean(wanted == most)),
     }
-    return Classical(model, settings, time.perf_counter() - start)
+    return Classical(
+        lambda texts: [str(label) for label in model.predict(texts)],
+        settings,
+        time.perf_counter() - start,
+        lambda texts: np.asarray(model.predict_proba(texts).max(axis=1), dtype=np.float64),
+    )
 
 
 def fit_retrieval(train: Sequence[Example]) -> Classical:
@@ -75,14 +97,16 @@ def fit_retrieval(train: Sequence[Example]) -> Classical:
     vectoriser = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32)
     matrix = vectoriser.fit_transform([example.text for example in train])
     replies = tuple(example.answer for example in train)
-    settings: dict[str, str | float] = {
-        "features": "TF-IDF of words and word pairs",
-        "answer": "of the nearest row",
-    }
-    return Classical((vectoriser, matrix, replies), settings, time.perf_counter() - start)
+
+    def predict(texts: Texts) -> list[str]:
+        nearest = np.asarray((vectoriser.transform(texts) @ matrix.T).argmax(axis=1)).ravel()
+        return [replies[i] for i in nearest]
+
+    settings = {"features": "TF-IDF of words and word pairs", "answer": "of the nearest row"}
+    return Classical(predict, settings, time.perf_counter() - start)
 
 
-def _fit(train: Sequence[Example], strength: float, seed: int) -> Pipeline:
+def _tfidf(strength: float) -> Pipeline:
     words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=1, dtype=np.float32)
     characters = TfidfVectorizer(
         sublinear_tf=True,
@@ -92,8 +116,15 @@ def _fit(train: Sequence[Example], strength: float, seed: int) -> Pipeline:
         max_features=50_000,
         dtype=np.float32,
     )
-    classifier = LogisticRegression(C=strength, max_iter=100, tol=1e-3, random_state=seed)
-    model = make_pipeline(FeatureUnion([("words", words), ("characters", characters)]), classifier)
+    return make_pipeline(FeatureUnion([("words", words), ("characters", characters)]), _regression(strength))
+
+
+def _regression(strength: float) -> LogisticRegression:
+    return LogisticRegression(C=strength, max_iter=100, tol=1e-3)
+
+
+def _fit(model: Pipeline, train: Sequence[Example], seed: int) -> Pipeline:
+    model.set_params(logisticregression__random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last digit of a floor does not matter
         return model.fit([e.text for e in train], [e.answer for e in train])

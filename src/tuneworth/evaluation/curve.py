@@ -41,7 +41,7 @@ def classical_curve(
         if bench.kind == "classification":
             if len({example.answer for example in train}) < 2:
                 continue  # one class teaches nothing, and nothing can be fitted
-            fitted = fit_classifier(train, bench.validation, bench.task.seed)
+            fitted = fit_classifier(train, bench.validation, bench.task.seed, bench.vectorise)
         else:
             fitted = fit_retrieval(train)
         answers = score(judging, fitted.answer(judging), bench.scoring.metric, bench.scoring.labels)

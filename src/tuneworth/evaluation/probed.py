@@ -38,11 +38,13 @@ class Probed:
 
 def probed_classical(name: str, fitted: Classical) -> Probed:
     """A classical arm; its confidence is the probability of the label it chose."""
-    knows = hasattr(fitted.model, "predict_proba")
+    probability = fitted.probability
 
     def confidence(examples: Sequence[Example], answers: Sequence[RawAnswer]) -> list[float]:
-        return [float(value) for value in fitted.model.predict_proba([e.text for e in examples]).max(axis=1)]  # type: ignore[union-attr]
+        assert probability is not None
+        return [float(value) for value in probability([example.text for example in examples])]
 
+    knows = probability is not None
     return Probed(name, "classical", NO_FORM, lambda form, rows: fitted.answer(rows), confidence if knows else None)
 
 

@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tuneworth.data.vectors import Vectorise
 from tuneworth.decision import Price, machine_hour_price
 from tuneworth.errors import InputError, MachineError
 from tuneworth.evaluation.arms import Bench, model_decoding, stratified
@@ -102,8 +104,13 @@ class Workshop:
     def neighbours(self) -> Neighbours:
         """The training rows by likeness, for retrieved examples; made once."""
         if self._neighbours is None:
-            self._neighbours = Neighbours.of(self.splits.train, vectors_of(self.watcher), self.task.seed)
+            self._neighbours = Neighbours.of(self.splits.train, self.vectorise, self.task.seed)
         return self._neighbours
+
+    @cached_property
+    def vectorise(self) -> Vectorise | None:
+        """The table of word vectors, where it can be had."""
+        return vectors_of(self.watcher)
 
     @property
     def compiled(self) -> Setting:
@@ -145,7 +152,10 @@ class Workshop:
         scoring = Scoring(metric, splits.labels, self._new_tokens(), model_decoding(splits.kind))
         validation = stratified(splits.validation, _VALIDATION_ROWS, seed, splits.kind)
         test = stratified(splits.test, test_rows, seed, splits.kind)
-        return Bench(self.task, splits.kind, scoring, splits.train, validation, test, self.folder, self.watcher)
+        return Bench(
+            self.task, splits.kind, scoring, splits.train, validation, test, self.folder, self.watcher,
+            self.vectorise,
+        )  # fmt: skip
 
     def _new_tokens(self) -> int:
         """Room for the longest label, or for nearly all training answers, and the end token."""

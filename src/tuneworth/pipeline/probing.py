@@ -120,7 +120,9 @@ class Stage:
             bench = self.bench
             fits = bench.kind == "classification"
             self._classical = (
-                fit_classifier(bench.train, bench.validation, bench.task.seed) if fits else fit_retrieval(bench.train)
+                fit_classifier(bench.train, bench.validation, bench.task.seed, bench.vectorise)
+                if fits
+                else fit_retrieval(bench.train)
             )
         return self._classical
 
