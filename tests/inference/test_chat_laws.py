@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from tiny import tiny_model, tiny_renderer
 from tuneworth.errors import InputError
-from tuneworth.inference import Chat, Engine
+from tuneworth.inference import Chat, Engine, Request, Sampling
 
 ASK = [{"role": "user", "content": "x"}]
 _ALPHABETS = ("abc xyz,.\n", "äöüßéñ€", "日本語中文字漢", "😀👍🏽👨‍👩‍👧🇩🇪", "עבריתالعربية", "\U00020000\u0301\u200d ")
@@ -21,11 +21,14 @@ class Scripted:
 
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = ids
-        self.asked: dict[str, Any] = {}
+        self.asked = Request([], 0)
 
-    def stream(self, prompt: Sequence[int], **options: Any) -> Iterator[int]:
-        self.asked = {"prompt": list(prompt), **options}
-        yield from self.ids[: options["max_new_tokens"]]
+    def stream(self, request: Request) -> Iterator[int]:
+        self.asked = request
+        for place, token in enumerate(self.ids[: request.max_new_tokens], 1):
+            yield token
+            if request.over is not None and request.over(self.ids[:place]):
+                return
 
 
 def chat_that_writes(ids: Sequence[int], context: int = 10_000) -> tuple[Chat, Scripted]:
@@ -76,7 +79,8 @@ def test_law_2_the_engine_gets_the_renderers_prompt_and_the_callers_wishes() -> 
     chat, engine = chat_that_writes([1])
     chat.chat(ASK, max_new_tokens=7, temperature=0.5, seed=9)
     prompt = tiny_renderer().prompt(ASK)
-    assert engine.asked == {"prompt": prompt, "max_new_tokens": 7, "temperature": 0.5, "seed": 9}
+    assert (engine.asked.prompt, engine.asked.max_new_tokens) == (prompt, 7)
+    assert engine.asked.sampling == Sampling(temperature=0.5, seed=9)
 
 
 def test_a_conversation_over_the_context_is_an_input_error_that_counts() -> None:
@@ -90,7 +94,7 @@ def test_an_answer_never_runs_over_the_context() -> None:
     tokens = len(tiny_renderer().prompt(ASK))
     chat, engine = chat_that_writes([70, 71, 72, 73], tokens + 2)
     assert chat.chat(ASK) == tiny_renderer().decode([70, 71])
-    assert engine.asked["max_new_tokens"] == 2
+    assert engine.asked.max_new_tokens == 2
 
 
 def test_a_real_tiny_model_talks() -> None:
@@ -101,3 +105,42 @@ def test_a_real_tiny_model_talks() -> None:
     assert whole == "".join(chat.stream(ASK, max_new_tokens=20))
     written = engine.generate([renderer.prompt(ASK)], max_new_tokens=20)[0]
     assert whole == renderer.decode(written.ids)
+
+
+STOPS = ["STOP", "##", "\n\n", "日本", "é"]
+
+
+def test_a_stop_string_across_tokens_is_never_let_out_whole_or_in_part() -> None:
+    renderer, chance = tiny_renderer(), random.Random(2)
+    met = 0
+    for _ in range(300):
+        stops = chance.sample(STOPS, chance.randrange(1, 4))
+        text = random_text(chance) + chance.choice(["", "ST", "STO", "#", "\n", *STOPS]) + random_text(chance)
+        wanted = text[: min([text.find(s) for s in stops if s in text], default=len(text))]
+        chat, _ = chat_that_writes(renderer.encode_text(text))
+        got = list(chat.stream(ASK, stop=stops))
+        assert "".join(got) == wanted == chat.chat(ASK, stop=stops)
+        assert all(got)
+        met += wanted != text
+    assert met > 80
+
+
+def test_the_engine_stops_at_the_token_that_completes_a_stop_string() -> None:
+    renderer = tiny_renderer()
+    asked: list[int] = []
+
+    class Counting(Scripted):
+        def stream(self, request: Request) -> Iterator[int]:
+            for token in super().stream(request):
+                asked.append(token)
+                yield token
+
+    ids = renderer.encode_text("abc##" + "z" * 50)
+    chat = Chat(renderer, cast(Engine, Counting(ids)), 10_000)
+    assert chat.chat(ASK, stop=["##"]) == "abc"
+    assert len(asked) <= len(renderer.encode_text("abc##z"))
+
+
+def test_a_beginning_of_a_stop_string_is_text_when_the_answer_ends_there() -> None:
+    chat, _ = chat_that_writes(tiny_renderer().encode_text("abcST"))
+    assert "".join(chat.stream(ASK, stop=["STOP"])) == "abcST"

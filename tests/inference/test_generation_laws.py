@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from tiny import KINDS, plain_greedy, plain_twin, random_ids, tiny_model
-from tuneworth.inference import Engine
-from tuneworth.inference.cache import Recorder
+from tuneworth.inference import Engine, Request, Sampling
 from tuneworth.models import attention
 
 NEVER = 10**6  # an end token that no model writes
@@ -33,7 +32,7 @@ def test_law_6_32_and_34_batched_with_a_cache_equals_argmax_by_argmax(kind: str,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_6_long_prompts_take_the_fused_path_and_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_PLAIN_ROW_TOKENS", 8)
+    monkeypatch.setattr(attention, "_TILE_SCORES", 300)
     model = tiny_model(kind)
     twin = plain_twin(model)
     prompts = uneven(3)
@@ -100,7 +99,7 @@ def test_law_6_an_answer_that_ends_at_once_is_empty_and_says_stop() -> None:
     end = plain_greedy(plain_twin(model), prompt, 1)[0]
     answer = Engine(model, end_id=end).generate([prompt], max_new_tokens=4)[0]
     assert (answer.ids, answer.finish_reason) == ((), "stop")
-    assert list(Engine(model, end_id=end).stream(prompt, max_new_tokens=4)) == []
+    assert list(Engine(model, end_id=end).stream(Request(prompt, 4))) == []
 
 
 def test_law_6_the_end_token_as_the_last_allowed_token_is_a_stop() -> None:
@@ -119,17 +118,17 @@ def test_law_6_streamed_equals_batched(kind: str) -> None:
     prompts = uneven(4)
     batched = engine.generate(prompts, max_new_tokens=COUNT)
     for prompt, answer in zip(prompts, batched, strict=True):
-        assert tuple(engine.stream(prompt, max_new_tokens=COUNT)) == answer.ids
+        assert tuple(engine.stream(Request(prompt, COUNT))) == answer.ids
 
 
 def test_law_6_an_abandoned_stream_leaves_nothing_behind() -> None:
     model = tiny_model()
     engine = Engine(model, end_id=NEVER)
     prompt = random_ids(9, seed=2)
-    stream = engine.stream(prompt, max_new_tokens=COUNT)
+    stream = engine.stream(Request(prompt, COUNT))
     first = next(stream)
     stream.close()
-    assert next(engine.stream(prompt, max_new_tokens=COUNT)) == first
+    assert next(engine.stream(Request(prompt, COUNT))) == first
     assert not torch.is_inference_mode_enabled()
 
 
@@ -142,14 +141,14 @@ def test_sampling_is_reproducible_by_seed() -> None:
     prompt = random_ids(5, seed=1)
 
     def sample(seed: int, temperature: float = 1.5) -> list[int]:
-        return list(engine.stream(prompt, max_new_tokens=COUNT, temperature=temperature, seed=seed))
+        return list(engine.stream(Request(prompt, COUNT, Sampling(temperature=temperature, seed=seed))))
 
     torch.manual_seed(1)
     first = sample(3)
     torch.manual_seed(2)
     assert sample(3) == first
     assert len({tuple(sample(seed)) for seed in range(6)}) > 1
-    assert sample(3, 1e-6) == list(engine.stream(prompt, max_new_tokens=COUNT))
+    assert sample(3, 1e-6) == list(engine.stream(Request(prompt, COUNT)))
 
 
 def test_sampling_follows_the_models_distribution() -> None:
@@ -159,13 +158,7 @@ def test_sampling_follows_the_models_distribution() -> None:
         logits = plain_twin(model)(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1]
     wanted = torch.softmax(logits / 2.0, -1)
     engine = Engine(model, end_id=NEVER)
-    drawn = [next(engine.stream(prompt, max_new_tokens=1, temperature=2.0, seed=seed)) for seed in range(300)]
+    drawn = [next(engine.stream(Request(prompt, 1, Sampling(temperature=2.0, seed=seed)))) for seed in range(300)]
     top = int(wanted.argmax())
     share = drawn.count(top) / len(drawn)
     assert share == pytest.approx(float(wanted[top]), abs=4 * (0.25 / 300) ** 0.5)
-
-
-def test_a_recorder_refuses_layers_out_of_order() -> None:
-    state = torch.zeros(1, 2, 3, 8)
-    with pytest.raises(ValueError, match="order"):
-        Recorder().attend(1, state, state, state, 1.0, None)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tuneworth.models.attention import attend_prefix, attend_rows, padded_slots
+from tuneworth.models.attention import attend_rows, padded_slots
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Keys and values [K, P, D] of every layer for the beginning that all rows share."""
+    """Keys and values [K, P, D] of every layer for the first tokens of a sequence, or for a stretch of it."""
 
     tokens: int
     keys: tuple[Tensor, ...]
@@ -24,92 +25,142 @@ class Prefix:
 
     @classmethod
     def empty(cls) -> Prefix:
-        """No shared beginning."""
+        """No tokens."""
         return cls(0, (), ())
 
+    @classmethod
+    def joined(cls, parts: Sequence[Prefix]) -> Prefix:
+        """One behind the other."""
+        filled = [part for part in parts if part.tokens]
+        if len(filled) < 2:
+            return filled[0] if filled else cls.empty()
+        keys, values = (
+            tuple(torch.cat(layer, 1) for layer in zip(*sides, strict=True))
+            for sides in ([part.keys for part in filled], [part.values for part in filled])
+        )
+        return cls(sum(part.tokens for part in filled), keys, values)
 
-class Recorder:
-    """The layout of one plain sequence that keeps its keys and values."""
+    def cut(self, start: int, stop: int) -> Prefix:
+        """The tokens from `start` to before `stop`, in memory of their own."""
+        if (start, stop) == (0, self.tokens):
+            return self
+        keys, values = (tuple(x[:, start:stop].clone() for x in side) for side in (self.keys, self.values))
+        return Prefix(stop - start, keys, values)
 
-    def __init__(self) -> None:
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all keys and values."""
+        return sum(x.numel() * x.element_size() for x in (*self.keys, *self.values))
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
-    ) -> Tensor:
-        """See models.attention.Layout."""
-        if layer != len(self._keys):
-            raise ValueError("layers must attend in order")
-        self._keys.append(key[0].contiguous())
-        self._values.append(value[0].contiguous())
-        return attend_prefix(query, key, value, scaling, window)
 
-    def prefix(self) -> Prefix:
-        """What was recorded."""
-        return Prefix(self._keys[0].shape[1], tuple(self._keys), tuple(self._values))
+def token_bytes(config: Any, dtype: torch.dtype) -> int:
+    """Memory of one token's keys and values in all layers, by a model's configuration."""
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return int(2 * config.num_hidden_layers * kv_heads * size * dtype.itemsize)
 
 
 class RowCache:
-    """The layout of B rows behind a prefix. Each pass feeds every row some tokens, which then stay in the cache."""
+    """The layout of rows behind a shared prefix. Rows join at the end and leave from anywhere; each pass feeds some
+    tokens to neighbouring rows, which then stay in the cache."""
 
-    def __init__(self, prefix: Prefix, rows: int, slots: int, device: str) -> None:
-        """Room for `slots` tokens in each of `rows` rows."""
-        self._prefix = prefix
+    def __init__(self, prefix: Prefix, device: str) -> None:
+        """No rows yet."""
+        self.prefix = prefix
         self._device = device
-        self._slots = slots
         self._keys: list[Tensor] = []  # a layer's [B, K, S, D]
         self._values: list[Tensor] = []
-        self.lengths = [0] * rows
-        self._starts = self._row = self._place = self._fill = self._back = torch.zeros(0, dtype=torch.long)
-        self._longest = 0
+        self._room = (0, 0)  # B, S
+        self.lengths: list[int] = []  # of the rows that are here
+        self._first = self._longest = 0
+        self._fill: Tensor | None = None
+        self._back = self._starts = self._row = self._place = torch.zeros(0, dtype=torch.long)
 
-    def feed(self, counts: Sequence[int], starts: Sequence[int] | None = None) -> list[int]:
-        """Announce the next pass: `counts[b]` tokens for row b, after its first `starts[b]` ones (what it holds).
+    def reserve(self, rows: int, slots: int) -> None:
+        """Room for `rows` rows of `slots` tokens; what is there is kept."""
+        rows, slots = max(rows, self._room[0]), max(slots, self._room[1])
+        if (rows, slots) == self._room:
+            return
+        self._room = rows, slots
+        for side in (self._keys, self._values):
+            for layer, old in enumerate(side):
+                side[layer] = old.new_zeros(rows, old.shape[1], slots, old.shape[3])
+                side[layer][: old.shape[0], :, : old.shape[2]] = old
 
-        Tokens behind `starts[b]` are forgotten. Returns the position of every token of the pass.
-        """
-        starts = self.lengths if starts is None else starts
-        self.lengths = [start + count for start, count in zip(starts, counts, strict=True)]
-        self._longest = max(self.lengths)
+    def join(self, beginnings: Sequence[Prefix]) -> None:
+        """New rows at the end, each with a beginning that was computed before."""
+        first = len(self.lengths)
+        self.lengths += [beginning.tokens for beginning in beginnings]
+        for row, beginning in enumerate(beginnings, first):
+            for layer, (key, value) in enumerate(zip(beginning.keys, beginning.values, strict=True)):
+                self._allocate(layer, key)
+                self._keys[layer][row, :, : beginning.tokens] = key
+                self._values[layer][row, :, : beginning.tokens] = value
+
+    def leave(self, row: int) -> int:
+        """Forget a row; the last row takes its place. Returns which row that was."""
+        last = len(self.lengths) - 1
+        if row != last:
+            for side in (self._keys, self._values):
+                for x in side:
+                    x[row, :, : self.lengths[last]] = x[last, :, : self.lengths[last]]
+            self.lengths[row] = self.lengths[last]
+        self.lengths.pop()
+        return last
+
+    def feed(self, counts: Sequence[int], first: int = 0) -> list[int]:
+        """Announce the next pass: counts[i] tokens for row first + i. Returns the position of every token."""
+        starts = self.lengths[first : first + len(counts)]
+        for row, count in enumerate(counts, first):
+            self.lengths[row] += count
+        self._first, self._longest = first, max(self.lengths[first : first + len(counts)])
         places = [start + i for start, count in zip(starts, counts, strict=True) for i in range(count)]
-        fill, _, back = padded_slots(counts)
-        self._fill, self._back = fill.to(self._device), back.to(self._device)
+        self._fill = None
+        if min(counts) < max(counts):
+            fill, _, back = padded_slots(counts)
+            self._fill, self._back = fill.to(self._device), back.to(self._device)
         self._starts = torch.tensor(starts, device=self._device)
-        self._row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self._device)
+        rows = torch.arange(first, first + len(counts))
+        self._row = torch.repeat_interleave(rows, torch.tensor(counts)).to(self._device)
         self._place = torch.tensor(places, device=self._device)
-        return [self._prefix.tokens + place for place in places]
+        return [self.prefix.tokens + place for place in places]
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Forget all rows but these."""
-        index = torch.tensor(rows, device=self._device)
-        self.lengths = [self.lengths[row] for row in rows]
-        self._keys = [key.index_select(0, index) for key in self._keys]
-        self._values = [value.index_select(0, index) for value in self._values]
+    def of_row(self, row: int, start: int = 0) -> Prefix:
+        """A copy of a row's own keys and values from token `start` on."""
+        stop = self.lengths[row]
+        keys, values = (tuple(x[row, :, start:stop].clone() for x in side) for side in (self._keys, self._values))
+        return Prefix(stop - start, keys, values)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
     ) -> Tensor:
         """See models.attention.Layout."""
-        rows = len(self.lengths)
-        if layer == len(self._keys):
-            room = key.new_zeros(rows, key.shape[1], self._slots, key.shape[3])
-            self._keys.append(room)
-            self._values.append(torch.zeros_like(room))
+        self._allocate(layer, key[0])
         self._keys[layer][self._row, :, self._place] = key[0].transpose(0, 1)
         self._values[layer][self._row, :, self._place] = value[0].transpose(0, 1)
-        if self._prefix.tokens:
-            shared_key, shared_value = self._prefix.keys[layer], self._prefix.values[layer]
+        if self.prefix.tokens:
+            shared_key, shared_value = self.prefix.keys[layer], self.prefix.values[layer]
         else:
             shared_key, shared_value = key[0, :, :0], value[0, :, :0]
+        tokens = query[0].transpose(0, 1)
+        slots = tokens if self._fill is None else tokens.index_select(0, self._fill)
+        rows = slice(self._first, self._first + len(self._starts))
         out = attend_rows(
-            query[0].index_select(1, self._fill).unflatten(1, (rows, -1)).transpose(0, 1),
-            self._keys[layer][:, :, : self._longest],
-            self._values[layer][:, :, : self._longest],
+            slots.unflatten(0, (len(self._starts), -1)),
+            self._keys[layer][rows, :, : self._longest],
+            self._values[layer][rows, :, : self._longest],
             shared_key,
             shared_value,
             scaling=scaling,
             window=window,
             offsets=self._starts,
-        )
-        return out.index_select(1, self._back)
+        ).flatten(0, 1)
+        return (out if self._fill is None else out.index_select(0, self._back))[None]
+
+    def _allocate(self, layer: int, like: Tensor) -> None:
+        """Room for a layer's keys and values [K, P, D], as reserved."""
+        if layer == len(self._keys):
+            # Zeros, since what no query sees is multiplied by zero and must not be infinite.
+            shape = self._room[0], like.shape[0], self._room[1], like.shape[2]
+            self._keys.append(like.new_zeros(shape))
+            self._values.append(like.new_zeros(shape))

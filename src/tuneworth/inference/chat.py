@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tuneworth.errors import InputError
+from tuneworth.inference.batch import Constraint, Request
+from tuneworth.inference.choosing import ChoiceTree
 from tuneworth.inference.engine import Engine
+from tuneworth.inference.sampling import Sampling
+from tuneworth.inference.text import TextStream, pieces
 from tuneworth.rendering import Messages, Renderer
-
-_REPLACEMENT = "�"
 
 
 class Chat:
@@ -16,39 +18,61 @@ class Chat:
 
     def __init__(self, renderer: Renderer, engine: Engine, context_tokens: int, labels: Sequence[str] = ()) -> None:
         """With `labels` every answer is one of them."""
-        self._labels = tuple(labels)
+        choices = [renderer.answer_ids(label) for label in labels]
+        self._tree = ChoiceTree.of(choices, renderer.end_id) if choices else None
         self._renderer = renderer
         self._engine = engine
         self._context_tokens = context_tokens
 
-    def chat(self, messages: Messages, *, max_new_tokens: int = 512, temperature: float = 0.0, seed: int = 0) -> str:
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+    ) -> str:
         """The whole answer. Raises InputError when prompt and answer do not fit the model's context."""
-        return "".join(self.stream(messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed))
+        sampling = Sampling(temperature=temperature, seed=seed)
+        return "".join(self.answer(messages, sampling, max_new_tokens=max_new_tokens, stop=stop, constraint=constraint))
 
     def stream(
-        self, messages: Messages, *, max_new_tokens: int = 512, temperature: float = 0.0, seed: int = 0
+        self,
+        messages: Messages,
+        *,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
     ) -> Iterator[str]:
         """The answer in pieces whose concatenation is the whole answer; no piece ends inside a character (LAW 37)."""
+        sampling = Sampling(temperature=temperature, seed=seed)
+        return self.answer(messages, sampling, max_new_tokens=max_new_tokens, stop=stop, constraint=constraint)
+
+    def answer(
+        self,
+        messages: Messages,
+        sampling: Sampling,
+        *,
+        max_new_tokens: int = 512,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+    ) -> Iterator[str]:
+        """`stream` with every way of sampling. The answer ends before the first string of `stop`."""
         prompt = self._renderer.prompt(messages)
         if len(prompt) >= self._context_tokens:
             raise InputError(
                 f"the conversation has {len(prompt)} tokens, the model's context holds {self._context_tokens}",
                 cure="shorten the messages",
             )
-        if self._labels:
-            choices = [self._renderer.answer_ids(label) for label in self._labels]
-            chosen = self._engine.generate([prompt], max_new_tokens=max(map(len, choices)), choices=choices)
-            yield self._renderer.decode(chosen[0].ids)
+        if self._tree is not None:
+            request = Request(prompt, max(map(len, self._tree.choices)))
+            yield self._renderer.decode(self._engine.answer([request], tree=self._tree)[0].ids)
             return
         room = min(max_new_tokens, self._context_tokens - len(prompt))
-        ids: list[int] = []
-        sent = ""
-        for token in self._engine.stream(prompt, max_new_tokens=room, temperature=temperature, seed=seed):
-            ids.append(token)
-            text = self._renderer.decode(ids)
-            if text.startswith(sent) and len(text) > len(sent) and not text.endswith(_REPLACEMENT):
-                yield text[len(sent) :]
-                sent = text
-        rest = self._renderer.decode(ids)[len(sent) :]
-        if rest:
-            yield rest
+        text = TextStream(self._renderer.decode, stop)
+        request = Request(prompt, room, sampling, constraint, text.over if stop else None, remember=True)
+        yield from pieces(text, self._engine.stream(request))

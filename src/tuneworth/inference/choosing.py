@@ -12,21 +12,36 @@ class Node:
 
     children: dict[int, Node] = field(default_factory=dict)
     only: int | None = None
+    places: list[int] = field(default_factory=list)  # of the children among the tree's tokens
 
 
-def choice_tree(choices: Sequence[Sequence[int]], end_id: int) -> Node:
-    """The tree of `choices`, each followed by the end token, so that none is the beginning of another.
+@dataclass(frozen=True, slots=True)
+class ChoiceTree:
+    """`choices` as a tree. `tokens` are all tokens in it, in order: no other logits are needed."""
 
-    Raises ValueError when two choices are the same tokens or one is empty.
-    """
-    if len({tuple(choice) for choice in choices}) < len(choices) or not all(choices):
-        raise ValueError("choices must differ from each other and not be empty")
-    root = Node()
-    for index, choice in enumerate(choices):
-        node = root
-        for token in [*choice, end_id]:
-            known = token in node.children
-            node = node.children.setdefault(token, Node(only=index))
-            if known:
-                node.only = None
-    return root
+    root: Node
+    tokens: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, choices: Sequence[Sequence[int]], end_id: int) -> ChoiceTree:
+        """The tree of `choices`, each followed by the end token, so that none is the beginning of another.
+
+        Raises ValueError when two choices are the same tokens or one is empty.
+        """
+        if len({tuple(choice) for choice in choices}) < len(choices) or not all(choices):
+            raise ValueError("choices must differ from each other and not be empty")
+        root, nodes = Node(), []
+        for index, choice in enumerate(choices):
+            node = root
+            for token in [*choice, end_id]:
+                known = token in node.children
+                node = node.children.setdefault(token, Node(only=index))
+                nodes.append(node)
+                if known:
+                    node.only = None
+        tokens = tuple(sorted({token for choice in choices for token in choice} | {end_id}))
+        place = {token: index for index, token in enumerate(tokens)}
+        for node in (root, *nodes):
+            node.places = [place[token] for token in node.children]
+        return cls(root, tokens, tuple(tuple(choice) for choice in choices))

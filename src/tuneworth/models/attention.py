@@ -16,15 +16,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from tuneworth.errors import InputError
-from tuneworth.models.kernels import precise
 
 ATTENTION = "tuneworth"
-# Above this many tokens a row the fused kernel wins; below it plain matrix products do, most of all backward.
-_PLAIN_ROW_TOKENS = 256
+# Scores that are in memory at one time: few enough for the cache, many enough for the products.
+_TILE_SCORES = 1 << 21
 
 
 class Layout(Protocol):
@@ -51,19 +49,6 @@ def padded_slots(lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     return slots, filled, back
 
 
-def attend_prefix(query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None) -> Tensor:
-    """Causal attention of one sequence [1, H or K, P, D] to itself; returns [1, P, H, D]."""
-    tokens = query.shape[2]
-    if window is None or tokens <= window:
-        out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
-    else:
-        position = torch.arange(tokens, device=query.device)
-        distance = position[:, None] - position[None, :]
-        mask = (distance >= 0) & (distance < window)
-        out = scaled_dot_product_attention(query, key, value, mask, scale=scaling, enable_gqa=True)
-    return out.transpose(1, 2)
-
-
 def attend_rows(
     query: Tensor,
     key: Tensor,
@@ -77,49 +62,58 @@ def attend_rows(
 ) -> Tensor:
     """Each row attends to the shared prefix and causally to itself.
 
-    query [B, H, L, D]; key, value [B, K, S, D]; prefix_key, prefix_value [K, P, D]; returns [1, B*L, H, D].
+    query [B, L, H, D]; key, value [B, K, S, D]; prefix_key, prefix_value [K, P, D]; returns [B, L, H, D].
     Query i of row b sits at key offsets[b] + i, offsets being [B]; later keys are unseen.
     """
-    rows, heads, tokens, size = query.shape
-    kv_heads, keys, prefix = key.shape[1], key.shape[2], prefix_key.shape[1]
-    mask = _allowed(tokens, keys, prefix, window, offsets)
-    if tokens > _PLAIN_ROW_TOKENS:
-        full_key, full_value = key, value
-        if prefix:
-            full_key = torch.cat([prefix_key.expand(rows, -1, -1, -1), key], 2)
-            full_value = torch.cat([prefix_value.expand(rows, -1, -1, -1), value], 2)
-        out = scaled_dot_product_attention(query, full_key, full_value, mask[:, None], scale=scaling, enable_gqa=True)
-        return out.transpose(1, 2).reshape(1, rows * tokens, heads, size)
-    group = heads // kv_heads
-    grouped = query.reshape(rows, kv_heads, group * tokens, size) * scaling
-    own = (grouped @ key.transpose(2, 3)).view(rows, kv_heads, group, tokens, keys)
-    own_mask = mask[..., prefix:]
-    own = own.masked_fill(~own_mask[:, None, None], float("-inf"))
-    if prefix:
-        # One product for all rows: [K, B*G*L, D] @ [K, D, P].
-        flat = grouped.transpose(0, 1).reshape(kv_heads, rows * group * tokens, size)
-        shared = (flat @ prefix_key.transpose(1, 2)).view(kv_heads, rows, group, tokens, prefix).transpose(0, 1)
-        if window is not None:
-            shared = shared.masked_fill(~mask[:, None, None, :, :prefix], float("-inf"))
-        scores = torch.cat([shared, own], -1)
-    else:
-        scores = own
-    weights = torch.softmax(scores, -1, dtype=precise(scores)).to(value.dtype)
-    out = weights[..., prefix:].reshape(rows, kv_heads, group * tokens, keys) @ value
-    if prefix:
-        shared_weights = weights[..., :prefix].transpose(0, 1).reshape(kv_heads, rows * group * tokens, prefix)
-        out = out + (shared_weights @ prefix_value).view(kv_heads, rows, group * tokens, size).transpose(0, 1)
-    return out.view(rows, heads, tokens, size).transpose(1, 2).reshape(1, rows * tokens, heads, size)
+    rows, tokens, heads, _ = query.shape
+    keys, prefix = key.shape[2], prefix_key.shape[1]
+    out = torch.empty_like(query)
+    most = max(1, _TILE_SCORES // (heads * (prefix + keys)))  # queries in a tile
+    row_step, token_step = max(1, most // tokens), min(tokens, most)
+    last = int(offsets.max()) + tokens
+    for row in range(0, rows, row_step):
+        some = slice(row, row + row_step)
+        for token in range(0, tokens, token_step):
+            part = slice(token, token + token_step)
+            seen = slice(0, min(keys, last - tokens + min(tokens, part.stop)))  # causality leaves out the rest
+            positions = offsets[some, None] + torch.arange(tokens, device=offsets.device)[part]
+            out[some, part] = _tile(
+                query[some, part] * scaling,
+                (key[some, :, seen], value[some, :, seen]),
+                (prefix_key, prefix_value),
+                positions,
+                window,
+            )
+    return out
 
 
-def _allowed(tokens: int, keys: int, prefix: int, window: int | None, offsets: Tensor) -> Tensor:
-    """Which of [prefix | own] keys each query may see: bool [B, L, P + S]."""
-    device = offsets.device
-    query = prefix + offsets[:, None] + torch.arange(tokens, device=device)
-    key = torch.arange(prefix + keys, device=device)
-    distance = query[:, :, None] - key
-    allowed = distance >= 0
-    return allowed if window is None else allowed & (distance < window)
+def _tile(
+    query: Tensor, own: tuple[Tensor, Tensor], shared: tuple[Tensor, Tensor], positions: Tensor, window: int | None
+) -> Tensor:
+    """`attend_rows` of few enough queries; positions [B, L] are those among the row's own keys."""
+    rows, tokens, heads, size = query.shape
+    kv_heads, prefix = own[0].shape[1], shared[0].shape[1]
+    inside = heads // kv_heads * tokens
+    q = query.view(rows, tokens, kv_heads, -1, size).transpose(1, 2).reshape(rows * kv_heads, inside, size)
+    scores = torch.bmm(q, own[0].flatten(0, 1).transpose(1, 2)).view(rows, kv_heads, tokens, -1, own[0].shape[2])
+    distance = positions[:, :, None] - torch.arange(-prefix, own[0].shape[2], device=positions.device)
+    hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+    scores = scores.masked_fill_(hidden[:, None, :, None, prefix:], float("-inf"))
+    if not prefix:
+        weights = torch.softmax(scores, -1)
+        out = torch.bmm(weights.view(rows * kv_heads, inside, -1), own[1].flatten(0, 1))
+        return out.view(rows, kv_heads, tokens, -1, size).transpose(1, 2).reshape(query.shape)
+    # One product for all rows: [K, B L G, D] @ [K, D, P].
+    flat = q.view(rows, kv_heads, inside, size).transpose(0, 1).reshape(kv_heads, rows * inside, size)
+    common = torch.bmm(flat, shared[0].transpose(1, 2)).view(kv_heads, rows, tokens, -1, prefix)
+    if window is not None:
+        common = common.masked_fill_(hidden[:, :, None, :prefix], float("-inf"))
+    weights = torch.softmax(torch.cat([common, scores.transpose(0, 1)], -1), -1)
+    out = torch.bmm(weights[..., :prefix].reshape(kv_heads, rows * inside, prefix), shared[1])
+    own_weights = weights[..., prefix:].transpose(0, 1).reshape(rows * kv_heads, inside, -1)
+    own_out = torch.bmm(own_weights, own[1].flatten(0, 1)).view(rows, kv_heads, inside, size)
+    out = out.view(kv_heads, rows, inside, size).transpose(0, 1) + own_out
+    return out.reshape(rows, kv_heads, tokens, -1, size).transpose(1, 2).reshape(query.shape)
 
 
 def _attention(

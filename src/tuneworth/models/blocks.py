@@ -27,7 +27,7 @@ from tuneworth.models.kernels import norm_backward, norm_into, rotate, swiglu_ba
 from tuneworth.models.rows import Tree
 
 # Blocks whose forward pass is exactly the one below; where their attention's window is found, if it has one.
-_KNOWN = {
+KNOWN_BLOCKS = {
     "LlamaDecoderLayer": None,
     "MistralDecoderLayer": "config.sliding_window",
     "Qwen2DecoderLayer": "sliding_window",
@@ -65,7 +65,7 @@ class _Block:
         self._down = Matrix([mlp.down_proj])
         self._index, self._scaling = attention.layer_idx, attention.scaling
         self._shape = attention.k_proj.out_features // attention.head_dim, attention.head_dim
-        self._window = _window(layer)
+        self._window = window_of(layer)
 
     def __call__(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], layout: Layout, **others: Any
@@ -100,7 +100,7 @@ def _run(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
 
 
 def _blocks(model: torch.nn.Module) -> Iterator[Any]:
-    return (module for module in model.modules() if type(module).__name__ in _KNOWN)
+    return (module for module in model.modules() if type(module).__name__ in KNOWN_BLOCKS)
 
 
 def _fits(layer: Any) -> bool:
@@ -115,8 +115,9 @@ def _fits(layer: Any) -> bool:
     )
 
 
-def _window(layer: Any) -> int | None:
-    path = _KNOWN[type(layer).__name__]
+def window_of(layer: Any) -> int | None:
+    """The window of a known block's attention, in tokens; None when it sees everything."""
+    path = KNOWN_BLOCKS[type(layer).__name__]
     found = layer.self_attn if path else None
     for name in path.split(".") if path else ():
         found = getattr(found, name, None)

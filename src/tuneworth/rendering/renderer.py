@@ -84,6 +84,11 @@ class Renderer:
         """What the tokenizer would read as control tokens if it stood in a template."""
         return self._structural
 
+    @property
+    def tokenizer_json(self) -> str:
+        """The tokenizer as in tokenizer.json."""
+        return self._tokenizer.to_str()
+
     def prompt(self, messages: Messages) -> list[int]:
         """Token ids up to where the assistant starts to write its answer."""
         hidden, unhide = self._hide(messages)
