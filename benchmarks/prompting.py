@@ -21,6 +21,7 @@ from tuneworth.data.vectors import default_vectors
 from tuneworth.decision.statistics import wilson_interval
 from tuneworth.evaluation.arms import Bench, stratified
 from tuneworth.evaluation.local import Scoring
+from tuneworth.evaluation.metrics import choose_metric
 from tuneworth.evaluation.prompted import prompt_arm
 from tuneworth.evaluation.retrieved import Neighbours
 from tuneworth.evaluation.watching import Silent
@@ -31,6 +32,7 @@ from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder
 from tuneworth.task import load_task
 
+KIND = "classification"
 SHARED = Path(os.environ.get("TUNEWORTH_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 
@@ -75,19 +77,20 @@ def main() -> None:
     words.add_argument("--forms", type=int, default=8, help="of searched: how many forms are tried")
     chosen = words.parse_args()
     train, test = {"banking77": banking77, "snips": snips}[chosen.data]()
-    held_out = stratified(train, chosen.validation, 0, "classification")
+    held_out = stratified(train, chosen.validation, 0, KIND)
     kept = {example.id for example in held_out}
     rest = tuple(example for example in train if example.id not in kept)
     labels = tuple(sorted({example.answer for example in train}))
     local = local_model("smollm2-135m-instruct", this_machine(), "bf16")
     longest = max(len(local.renderer.encode_text(label)) for label in labels) + 4
-    scoring = Scoring("accuracy", labels, longest, "constrained")
+    task = load_task(None)
+    scoring = Scoring(choose_metric(task, KIND, labels), labels, longest, "constrained", KIND)
     asked = ARMS[chosen.arm].asked
     assert asked is not None
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
-        rows = stratified(test, chosen.rows, 0, "classification")
-        bench = Bench(load_task(None), "classification", scoring, rest, held_out, rows, run, Silent())
+        rows = stratified(test, chosen.rows, 0, KIND)
+        bench = Bench(task, KIND, scoring, rest, held_out, rows, run, Silent())
         forms = asked.forms(Work(Neighbours.of(rest, default_vectors(), 0)), bench)  # type: ignore[arg-type]
         start = time.perf_counter()
         prompt_arm(bench, chosen.arm, local, forms[: chosen.forms])

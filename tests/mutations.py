@@ -594,8 +594,64 @@ MUTATIONS = [
     ),
     Mutation(
         "a training takes its share although the budget is spent", "pipeline/running.py",
-        "    return left\n\n\ndef _too_late", "    return max(share, left)\n\n\ndef _too_late",
+        "    return left\n\n\ndef _planned", "    return max(share, left)\n\n\ndef _planned",
         "pipeline/test_budget_kept.py", "test_a_training",
+    ),
+    Mutation(
+        "typing errors hit words that carry the answer", "evaluation/perturbing.py",
+        "if _letters(word) >= _LEAST_LETTERS and not is_protected(word, kept)", "if _letters(word) >= _LEAST_LETTERS",
+        "evaluation/test_perturbing.py", "test_words_that_carry",
+    ),
+    Mutation(
+        "spaces within a copied name are doubled", "evaluation/perturbing.py",
+        "if all(word and is_protected(word, kept) for word in between)", "if False",
+        "evaluation/test_perturbing.py", "test_the_space_within",
+    ),
+    Mutation(
+        "alterations depend on the rows asked before", "evaluation/perturbing.py",
+        'chance = random.Random(f"{perturbation.name}/{seed}/{example.id}")', "chance = random",
+        "evaluation/test_perturbing.py", "test_alterations_depend",
+    ),
+    Mutation(
+        "an alteration that helps is shown as one that hurts", "pipeline/probing.py",
+        "pair = compare(after, before,", "pair = compare(before, after,",
+        "pipeline/test_probing.py", "test_a_loss_under",
+    ),
+    Mutation(
+        "losses of rows come in the order of their lengths", "training/loss.py",
+        "return [found[row.id] for row in rows]", "return list(found.values())",
+        "evaluation/test_probes.py", "test_surprise",
+    ),
+    Mutation(
+        "the end token counts as knowledge of the world", "evaluation/local.py",
+        "if not with_end:", "if with_end:", "evaluation/test_probes.py", "test_surprise",
+    ),
+    Mutation(
+        "short choices win", "evaluation/forgetting.py",
+        "means = [nats / tokens for", "means = [nats for", "evaluation/test_probes.py", "test_choices_are_weighed",
+    ),
+    Mutation(
+        "the finalist of the curve is chosen on test (law 7)", "evaluation/curve.py",
+        'float(record["settings"]["validation_score"])', 'float(record["score"])',
+        "evaluation/test_probes.py", "test_law_7",
+    ),
+    Mutation(
+        "the sets of the curve are drawn anew for each size", "evaluation/curve.py",
+        "return stratified(train, size, seed, kind)", "return stratified(train, size, seed + size, kind)",
+        "evaluation/test_probes.py", "test_the_sets",
+    ),
+    Mutation(
+        "a training that was cut short is a point of the curve", "pipeline/curve_drawing.py",
+        'if attempt.ended == "time":', "if False:", "pipeline/test_probing.py", "test_a_training_that",
+    ),
+    Mutation(
+        "a probe is begun without the time it needs", "pipeline/probing.py",
+        "clock.left >= _BEYOND_PLAN * seconds[name]", "clock.left >= 0",
+        "pipeline/test_probing.py", "test_a_probe_is_begun",
+    ),
+    Mutation(
+        "what one probe takes is given to the next one too", "plan/probing.py",
+        "            left_seconds -= seconds[name]\n", "", "plan/test_probes_planned.py", "test_probes_are_afforded",
     ),
 ]  # fmt: skip
 

@@ -198,7 +198,7 @@ def test_free_text_runs_end_to_end_and_is_scored_by_rouge_l(
 def test_a_metric_that_does_not_fit_the_answers_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("plan", place / "train.csv", "--model", place / "model", "--kind", "generation", "--out", place / "other")
     assert command(*words, "--set", "metric=accuracy") == 2
-    assert "accuracy needs labels" in capsys.readouterr().err
+    assert "'accuracy' is no metric for answers of kind generation" in capsys.readouterr().err
 
 
 def test_another_task_in_the_same_folder_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,12 +46,13 @@ def run(data: str | Path | None = None, *, task: Task | str | Path | None = None
     """From a data file to a measured verdict.
 
     `settings` are keys of task.yaml (`budget="10m"`, `seed=1`; nested ones as `{"data.test": "test.csv"}` through
-    `overrides=`), and `out`, the run folder. Returns the finished Run: `.verdict`, `.report`, `.model.chat([...])`.
+    `overrides=`), `out`, the run folder, and `allow_code=True` when the task's metric is a function of yours.
+    Returns the finished Run: `.verdict`, `.report`, `.model.chat([...])`.
     Raises InputError, MachineError or RunBusyError.
     """
     from tuneworth.pipeline.running import run as run_pipeline
 
-    out = settings.pop("out", None)
+    out, allow_code = settings.pop("out", None), bool(settings.pop("allow_code", False))
     overrides = {**settings.pop("overrides", {}), **settings}
     if data is not None:
         overrides["data.train"] = str(data)
@@ -59,7 +60,7 @@ def run(data: str | Path | None = None, *, task: Task | str | Path | None = None
         task = load_task(Path(task) if task else None, overrides)
     elif overrides:
         raise InputError("give settings inside the Task, or a task file with settings", where="run()")
-    return run_pipeline(task, out=Path(out) if out else None)
+    return run_pipeline(task, out=Path(out) if out else None, allow_code=allow_code)
 
 
 def load_run(path: str | Path) -> Run:

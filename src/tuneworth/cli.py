@@ -58,6 +58,7 @@ Output = Annotated[str | None, typer.Option("--output", help=_help("data.columns
 From = Annotated[Path | None, typer.Option("--from", help=_help("training.from"))]
 Out = Annotated[Path | None, typer.Option("--out", help="the run folder; runs/<name>-<hash> when absent")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="any key of the task file, as training.epochs=3")]
+Code = Annotated[bool, typer.Option("--allow-code", help="run the task file's own metric, which is Python code")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
 
 
@@ -112,6 +113,7 @@ def run(
     from_: From = None,
     out: Out = None,
     set_: Set = None,
+    allow_code: Code = False,
     as_json: Json = False,
 ) -> None:
     """From a data file to a measured verdict: audit, arms, training, evaluation, report."""
@@ -121,6 +123,7 @@ def run(
             test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_,
             set=set_,
         ),
+        allow_code=allow_code,
     )  # fmt: skip
 
 
@@ -138,6 +141,7 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
         from_: From = None,
         out: Out = None,
         set_: Set = None,
+        allow_code: Code = False,
         as_json: Json = False,
     ) -> None:
         _stage(
@@ -146,6 +150,7 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
                 test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_,
                 set=set_,
             ),
+            allow_code=allow_code,
         )  # fmt: skip
 
     command.__doc__ = about
@@ -222,8 +227,9 @@ def chat(
 
 
 def _stage(
-    stage: str, data: Path | None, task_file: Path | None, as_json: bool, out: Path | None, overrides: dict[str, Any]
-) -> None:
+    stage: str, data: Path | None, task_file: Path | None, as_json: bool, out: Path | None, overrides: dict[str, Any],
+    *, allow_code: bool = False,
+) -> None:  # fmt: skip
     from tuneworth.console import ConsoleWatcher
 
     is_run = data is not None and (data / "task.yaml").is_file()
@@ -241,11 +247,12 @@ def _stage(
         elif data is not None and is_run:
             from tuneworth.pipeline.running import resume
 
-            path = resume(data, until=stage, watcher=watcher).path
+            path = resume(data, until=stage, watcher=watcher, allow_code=allow_code).path
         else:
             from tuneworth.pipeline.running import run as run_pipeline
 
-            path = run_pipeline(load_task(task_file, overrides), out=out, until=stage, watcher=watcher).path
+            task = load_task(task_file, overrides)
+            path = run_pipeline(task, out=out, until=stage, watcher=watcher, allow_code=allow_code).path
     folder = RunFolder.existing(path)
     if as_json:
         typer.echo(json.dumps({**_document(folder, stage), "run": str(path)}, ensure_ascii=False))

@@ -16,17 +16,18 @@ from tuneworth.data import Example, Message
 from tuneworth.errors import InputError, MachineError
 from tuneworth.evaluation.hosted import HostedModel, check_keys, endpoint_of
 from tuneworth.evaluation.local import Scoring
-from tuneworth.evaluation.metrics import score
+from tuneworth.evaluation.metrics import choose_metric, score
 from tuneworth.evaluation.prompted import answers_missing
 from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.evaluation.records import RawAnswer
 from tuneworth.inference.hosted import AT_ONCE, HostedChat
 from tuneworth.inference.hosted import Endpoint as Hosted
 from tuneworth.store.replies import Replies
-from tuneworth.task import Provider
+from tuneworth.task import Provider, Task
 
 LABELS = ("late", "pay")
-SCORING = Scoring("accuracy", LABELS, 8, "constrained")
+ACCURACY = choose_metric(Task(), "classification", LABELS)
+SCORING = Scoring(ACCURACY, LABELS, 8, "constrained")
 FORM = PromptForm("full", "Sort.")
 KEY = "sk-very-secret-0123456789"
 
@@ -150,7 +151,7 @@ def test_what_is_no_answer_is_an_error_that_says_what_it_is_and_scores_nothing(
     said = said if isinstance(said, Said) else Said(said)
     with serving(always(said)) as server:
         answers = hosted(server.base_url, tmp_path, retries=1).answer(FORM, rows(2), SCORING)
-    (one, other) = score(rows(2), answers, "accuracy", LABELS)
+    (one, other) = score(rows(2), answers, ACCURACY)
     assert one.finish_reason == other.finish_reason == "error"
     assert re.search(error, str(one.error)), one.error
     assert (one.score, one.raw) == (0.0, "")
@@ -223,7 +224,7 @@ def test_a_wrong_key_ends_the_arm_after_a_few_requests_and_not_after_all(tmp_pat
         answers = hosted(server.base_url, tmp_path).answer(FORM, rows(200), SCORING)
         assert len(server.requests) <= 2 * AT_ONCE
     assert all(answer.error for answer in answers)
-    why = answers_missing(score(rows(200), answers, "accuracy", LABELS))
+    why = answers_missing(score(rows(200), answers, ACCURACY))
     assert why is not None
     assert "200 of 200 test rows could not be asked" in why
     assert "HTTP 401: " in why
@@ -239,7 +240,7 @@ def test_an_endpoint_that_dies_is_not_asked_for_every_row(tmp_path: Path) -> Non
 def test_a_single_failed_row_is_counted_and_more_than_one_in_a_hundred_is_a_failed_arm() -> None:
     def answers(failed: int, of: int) -> Any:
         raw = [_raw("HTTP 500: x" if n < failed else None) for n in range(of)]
-        return score(rows(of), raw, "accuracy", LABELS)
+        return score(rows(of), raw, ACCURACY)
 
     assert answers_missing(answers(1, 20)) is None
     assert answers_missing(answers(2, 200)) is None

@@ -64,6 +64,21 @@ def test_knowledge_is_that_of_the_model_as_it_answers_now(local: LocalModel, mon
     assert knowledge(local) == before
 
 
+def test_choices_are_weighed_by_the_token_so_that_short_ones_do_not_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tuneworth.evaluation import forgetting
+
+    monkeypatch.setattr(forgetting, "general_texts", lambda: general_texts()[:2])
+    monkeypatch.setattr(forgetting, "general_questions", lambda: general_questions()[:2])
+    # The right choice costs 1 nat a token and the wrong ones 2, but it is four times as long; then one that is wrong.
+    answers = iter(
+        [[(30.0, 10), (10.0, 10)], [(4.0, 4), (2.0, 1), (2.0, 1), (2.0, 1), (9.0, 3), (8.0, 4), (9, 1), (9, 1)]]
+    )
+    stub: Any = SimpleNamespace(surprise=lambda talks, with_end: next(answers))
+    found = knowledge(stub)
+    assert found.right == (True, False)
+    assert (found.accuracy, found.loss) == (0.5, 2.0)
+
+
 def test_the_likeliest_choice_is_that_of_the_lowest_loss_a_token_and_a_draw_is_wrong() -> None:
     assert is_right([1.0, 1.1, 2.0])
     assert not is_right([1.0, 0.9, 2.0])

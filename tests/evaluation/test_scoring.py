@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from tuneworth.data import Example, Message
 from tuneworth.evaluation.arms import stratified
 from tuneworth.evaluation.classical import fit_classifier, fit_retrieval
-from tuneworth.evaluation.metrics import exact_match, parse_label, rouge_l, score
+from tuneworth.evaluation.metrics import choose_metric, score
+from tuneworth.evaluation.metrics.labels import parse_label
+from tuneworth.evaluation.metrics.texts import exact_match, rouge_l
 from tuneworth.evaluation.prompts import FULL, SHORT, PromptForm, prompt_form, with_shots
 from tuneworth.evaluation.records import Answer, RawAnswer
 from tuneworth.evaluation.summary import summary
 from tuneworth.task import Task
 
 LABELS = ("card_arrival", "card_not_working", "card", "Top Up")
+ACCURACY = choose_metric(Task(), "classification", LABELS)
 
 
 def example(number: int, label: str = "card", text: str | None = None) -> Example:
@@ -61,15 +64,15 @@ def test_scores_are_those_of_the_definitions() -> None:
 
 
 def test_law_51_a_failed_call_scores_nothing_and_keeps_its_error() -> None:
-    rows = score([example(0), example(1)], [raw("card"), raw("card", "error", "timed out")], "accuracy", LABELS)
+    rows = score([example(0), example(1)], [raw("card"), raw("card", "error", "timed out")], ACCURACY)
     assert [row.score for row in rows] == [1, 0]
     assert rows[1].error == "timed out"
 
 
 def test_law_51_cut_answers_are_reported_as_truncated_not_only_as_wrong() -> None:
     examples = [example(n) for n in range(4)]
-    rows = score(examples, [raw("card"), raw("ca", "length"), raw(""), raw("card_arrival")], "accuracy", LABELS)
-    found = summary(rows, examples, LABELS)
+    rows = score(examples, [raw("card"), raw("ca", "length"), raw(""), raw("card_arrival")], ACCURACY)
+    found = summary(rows, examples, ACCURACY, LABELS)
     assert found["score"] == 0.25
     assert (found["truncated"], found["empty"], found["invalid"]) == (0.25, 0.25, 0.5)
     assert found["finish_reasons"] == {"stop": 3, "length": 1}

@@ -20,8 +20,9 @@ from tuneworth.errors import Interrupted
 from tuneworth.evaluation.forgetting import Knowledge
 from tuneworth.evaluation.perturbing import PERTURBATIONS
 from tuneworth.evaluation.robustness import Robustness, Shaken
+from tuneworth.evaluation.tuned import Attempt
 from tuneworth.evaluation.watching import Silent
-from tuneworth.pipeline import probing, running
+from tuneworth.pipeline import curve_drawing, probing, running
 from tuneworth.pipeline.curve_drawing import was_whole
 from tuneworth.pipeline.probing import Clock, forgetting_json, robustness_json
 from tuneworth.plan.probing import PROBES
@@ -112,7 +113,7 @@ def test_the_curve_has_its_points_and_leaves_no_weights(place: Path) -> None:
     assert train < rows
     for path, arm in (
         (run.folder.learning_curve, "lora-short"),
-        (run.folder.arm("classical") / "learning_curve.json", "tfidf"),
+        (run.folder.arm("classical") / "learning_curve.json", "classical"),
     ):
         curve = read(path)
         assert curve["arm"] == arm
@@ -186,8 +187,28 @@ def test_a_budget_without_room_skips_every_probe_and_says_why(place: Path, tmp_p
     assert read(other / "verdict.json") != verdict  # decided again, now with what the probes found
 
 
+def test_a_training_that_the_budget_cuts_short_is_no_point(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(place / "run", other)
+    for path in (other / "learning_curve.json", other / "probes.json"):
+        path.unlink()
+    shutil.rmtree(next(other.glob("curve/arms/lora-short-3?")))
+    cut = Attempt(seed=0, steps=1, best_step=1, validation_score=0.9, seconds=1.0, ended="time")
+    monkeypatch.setattr(curve_drawing, "training_alone", lambda *_: (cut, other / "nowhere"))
+    running.resume(other)
+    assert not (other / "learning_curve.json").exists()
+    probe = read(other / "probes.json")["probes"]["learning_curve"]
+    assert probe["status"] == "skipped"
+    assert "budget was used up" in probe["why"]
+    monkeypatch.undo()
+    running.resume(other, until="probe")
+    assert read(other / "learning_curve.json") == read(place / "run/learning_curve.json")
+
+
 PLAN = {
-    "budget": {"robustness": 50.0, "lora-short": 250.0, "reserve": 20.0},
+    "budget": {"lora-short": 250.0, "robustness": 50.0, "reserve": 20.0},
     "probes": {"robustness": {"seconds": 50.0, "why": None}, "forgetting": {"seconds": 30.0, "why": "no room"}},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from tiny import hooks, settings, tiny_model, tiny_renderer
 from tuneworth.data.example import Example, Message
 from tuneworth.errors import InputError
 from tuneworth.evaluation.local import Fit, LocalModel, Scoring
+from tuneworth.evaluation.metrics import choose_metric
 from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.models.sources import ModelFolder
 from tuneworth.models.tuning import Recipe
+from tuneworth.task import Task
 from tuneworth.training import Outcome, answer_loss, train
 
 FORM = PromptForm("full", "")
@@ -21,6 +24,10 @@ FORM = PromptForm("full", "")
 
 def example(name: str, asked: str, answer: str) -> Example:
     return Example(name, (Message("user", asked),), answer, "rows.csv", 2)
+
+
+def pair(one: Example, worse: str) -> Example:
+    return replace(one, rejected=Message("assistant", worse))
 
 
 def local(context_tokens: int) -> LocalModel:
@@ -63,20 +70,20 @@ def test_law_19_a_pair_whose_longer_answer_does_not_fit_is_left_out_and_counted(
     long, short = "x" * 40, "y"
     chosen, rejected = (short, long) if swapped else (long, short)
     one = example("0", "qqq", chosen)
-    found, too_long = local(length(one, long) + limit).preference_pairs(FORM, [one], [rejected])
-    assert [pair.id for pair in found] == kept
+    found, too_long = local(length(one, long) + limit).preference_pairs(FORM, [pair(one, rejected)])
+    assert [made.id for made in found] == kept
     assert too_long == [name for name in ["0"] if name not in kept]
-    for pair in found:
-        assert (pair.chosen.trained_tokens, pair.rejected.trained_tokens) == ((2, 41) if swapped else (41, 2))
-        assert pair.trained_tokens == 2
+    for made in found:
+        assert (made.chosen.trained_tokens, made.rejected.trained_tokens) == ((2, 41) if swapped else (41, 2))
+        assert made.trained_tokens == 2
 
 
 def test_preferences_are_learnt_from_texts_and_held_to_the_start() -> None:
     model = local(1000)
     worse = ["no", "b", "zz", "never", "x"]
-    pairs, _ = model.preference_pairs(FORM, EXAMPLES, worse)
+    pairs, _ = model.preference_pairs(FORM, list(map(pair, EXAMPLES, worse)))
     records: list[Any] = []
-    scoring = Scoring("exact-match", (), 8, "generate")
+    scoring = Scoring(choose_metric(Task(), "preference", ()), (), 8, "scored", "preference")
     chosen = settings(steps=12, batch_size=5, learning_rate=1e-2, evaluate_every=6)
 
     def fit(resume: Any = None) -> Outcome:

@@ -10,17 +10,18 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuneworth.data.example import Example
 from tuneworth.data.vectors import Vectorise
-from tuneworth.evaluation.classical import Classical, fit_classifier, fit_retrieval
+from tuneworth.evaluation.classical import Classical, fit_classical
 from tuneworth.evaluation.forms import Answerer, Form
-from tuneworth.evaluation.local import Scoring
+from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import score
-from tuneworth.evaluation.prompts import PromptForm, prompt_form
+from tuneworth.evaluation.prompts import PromptForm, Told, prompt_form
 from tuneworth.evaluation.records import Answer, Decoding
+from tuneworth.evaluation.strata import stratum
 from tuneworth.evaluation.summary import summary
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.store.atomic import write_jsonl
@@ -40,11 +41,17 @@ class Bench:
     test: tuple[Example, ...]
     folder: RunFolder
     watcher: Watcher
+    told: Told = field(default_factory=Told)
     vectorise: Vectorise | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels of which each row has one; none for other kinds."""
+        return self.scoring.labels if self.kind == "classification" else ()
 
     def form(self, name: str) -> PromptForm:
         """A prompt form of this task."""
-        return prompt_form(name, self.task, self.kind, self.scoring.labels)
+        return prompt_form(name, self.task, self.kind, self.scoring.labels, self.told)
 
 
 def stratified(examples: Sequence[Example], count: int, seed: int, kind: str) -> tuple[Example, ...]:
@@ -54,7 +61,7 @@ def stratified(examples: Sequence[Example], count: int, seed: int, kind: str) ->
     chance = random.Random(f"subset/{seed}")
     classes: dict[str, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
-        classes[example.answer if kind == "classification" else ""].append(index)
+        classes[stratum(example, kind)].append(index)
     ranked = []
     for members in classes.values():
         chance.shuffle(members)
@@ -64,13 +71,10 @@ def stratified(examples: Sequence[Example], count: int, seed: int, kind: str) ->
 
 
 def classical_arm(bench: Bench, name: str) -> None:
-    """Logistic regression on words or word vectors (labels), or the nearest row's answer (text)."""
+    """A linear model on words or word vectors (labels, preferences), or the nearest row's answer (everything else)."""
     bench.watcher.begin(f"{name}: fitting", 1)
-    if bench.kind == "classification":
-        fitted = fit_classifier(bench.train, bench.validation, bench.task.seed, bench.vectorise)
-    else:
-        fitted = fit_retrieval(bench.train)
-    answers = score(bench.test, fitted.answer(bench.test), bench.scoring.metric, bench.scoring.labels)
+    fitted = fit_classical(bench.kind, bench.train, bench.validation, bench.task.seed, bench.vectorise)
+    answers = score(bench.test, fitted.answer(bench.test), bench.scoring.metric)
     details = {
         "model": "scikit-learn",
         "decoding": "scored",
@@ -89,27 +93,30 @@ def leave_out(bench: Bench, name: str, family: str, why: str, *, status: str = "
     bench.watcher.note(f"{name}: {status}, {why}")
 
 
+_DECODINGS: dict[str, Decoding] = {"classification": "constrained", "preference": "scored"}
+
+
 def model_decoding(kind: str) -> Decoding:
-    """Models may only write a label where there are any, fine-tuned or not.
+    """Models may only write a label where one is wanted, fine-tuned or not; of a pair they score both answers.
 
     Small untuned models rarely write one unaided, and a comparison that only shows this would flatter fine-tuning;
     a constrained answer is also finished as soon as one label is left.
     """
-    return "constrained" if kind == "classification" else "generate"
+    return _DECODINGS.get(kind, "generate")
 
 
 def answered(bench: Bench, model: Answerer, form: Form, examples: Sequence[Example]) -> list[Answer]:
     """Scored answers, the bar moving."""
     raw = model.answer(form, examples, model.suited(bench.scoring), bench.watcher.advance)
-    return score(examples, raw, bench.scoring.metric, bench.scoring.labels)
+    return score(examples, raw, bench.scoring.metric)
 
 
 def finish(bench: Bench, name: str, family: str, answers: list[Answer], details: Mapping[str, Any]) -> None:
     """Write answers.jsonl, then arm.json."""
     write_jsonl(bench.folder.arm(name) / "answers.jsonl", (answer.to_json() for answer in answers))
     record = {"name": name, "family": family, "status": "done", "why": None, "seed": bench.task.seed}
-    write_arm(bench.folder, {**record, **summary(answers, bench.test, bench.scoring.labels), **details})
-    bench.watcher.note(f"{name}: {bench.scoring.metric} {_mean(answers):.3f} on {len(answers):,} test rows")
+    write_arm(bench.folder, {**record, **summary(answers, bench.test, bench.scoring.metric, bench.classes), **details})
+    bench.watcher.note(f"{name}: {bench.scoring.metric.name} {_mean(answers):.3f} on {len(answers):,} test rows")
 
 
 def model_details(bench: Bench, model: Answerer, form: Form) -> dict[str, Any]:
@@ -121,9 +128,19 @@ def model_details(bench: Bench, model: Answerer, form: Form) -> dict[str, Any]:
         "form": form.name,
         "prompt": form.messages(bench.test[0]),
         "opening": form.opening(),
+        "keeps_own_system": form.keeps_own_system,
+        "tools": bench.test[0].tool_definitions or None,
         "shots": [shot.id for shot in form.shots],
         **model.details(form, bench.validation, scoring),
+        **_turns(bench, model, form),
     }
+
+
+def _turns(bench: Bench, model: Answerer, form: Form) -> dict[str, Any]:
+    """The loss of every turn of test conversations, where there are several turns and weights to ask."""
+    if bench.kind != "chat" or not isinstance(model, LocalModel):
+        return {}
+    return {"turns": model.turn_losses(form, bench.test)}
 
 
 def _classical_latency(fitted: Classical, examples: Sequence[Example]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tuneworth.data.example import Example
 from tuneworth.evaluation.arms import Bench, stratified
-from tuneworth.evaluation.classical import fit_classifier, fit_retrieval
+from tuneworth.evaluation.classical import fit_classical
 from tuneworth.evaluation.metrics import score
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
@@ -38,13 +38,10 @@ def classical_curve(
     points = []
     for size in curve_sizes(len(bench.train)):
         train = curve_set(bench.train, size, bench.task.seed, bench.kind)
-        if bench.kind == "classification":
-            if len({example.answer for example in train}) < 2:
-                continue  # one class teaches nothing, and nothing can be fitted
-            fitted = fit_classifier(train, bench.validation, bench.task.seed, bench.vectorise)
-        else:
-            fitted = fit_retrieval(train)
-        answers = score(judging, fitted.answer(judging), bench.scoring.metric, bench.scoring.labels)
+        if bench.kind == "classification" and len({example.answer for example in train}) < 2:
+            continue  # one class teaches nothing, and nothing can be fitted
+        fitted = fit_classical(bench.kind, train, bench.validation, bench.task.seed, bench.vectorise)
+        answers = score(judging, fitted.answer(judging), bench.scoring.metric)
         points.append((size, tuple(answer.score for answer in answers)))
         advance(1)
     return points

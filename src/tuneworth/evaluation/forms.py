@@ -24,10 +24,14 @@ class Form(Protocol):
     def shots(self) -> tuple[Example, ...]:
         """The training rows that every conversation shows."""
 
-    def messages(self, example: Example) -> list[dict[str, str]]:
+    @property
+    def keeps_own_system(self) -> bool:
+        """Whether a row's own system message is kept."""
+
+    def messages(self, example: Example) -> list[dict[str, Any]]:
         """The conversation that asks for `example`'s answer."""
 
-    def opening(self) -> list[dict[str, str]]:
+    def opening(self) -> list[dict[str, Any]]:
         """What all conversations begin with, whatever the row."""
 
 

@@ -19,6 +19,7 @@ from tuneworth.evaluation.local import Scoring
 from tuneworth.evaluation.records import RawAnswer
 from tuneworth.inference.hosted import AT_ONCE, Endpoint, HostedChat, Reply, Request
 from tuneworth.plan import Rate
+from tuneworth.rendering.tools import without_tools
 from tuneworth.store.replies import Replies
 from tuneworth.task import Provider
 
@@ -69,7 +70,9 @@ class HostedModel:
         on_done: Callable[[int], None] = lambda rows: None,
     ) -> list[RawAnswer]:
         """Answers in order; requests whose reply is known are not sent again, the same request is sent once."""
-        requests = [Request(tuple(form.messages(example)), scoring.max_new_tokens) for example in examples]
+        # Tools are told in plain text, as to a local model whose template knows none, so that all arms read the same.
+        told = [without_tools(form.messages(example), example.tool_definitions) for example in examples]
+        requests = [Request(tuple(messages), scoring.max_new_tokens) for messages in told]
         return [
             raw_answer(reply, request) for request, reply in zip(requests, self.ask(requests, on_done), strict=True)
         ]

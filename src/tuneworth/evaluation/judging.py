@@ -14,7 +14,8 @@ from typing import Literal
 from tuneworth.data.example import Example, Message
 from tuneworth.evaluation.forms import Answerer
 from tuneworth.evaluation.local import Scoring
-from tuneworth.evaluation.metrics import parse_label
+from tuneworth.evaluation.metrics.labels import label_kit, parse_label
+from tuneworth.evaluation.metrics.metric import Metric
 from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.evaluation.records import RawAnswer
 
@@ -128,7 +129,8 @@ def trusted(lower_end: float, least: float) -> bool:
 
 
 def _scoring(words: tuple[str, ...]) -> Scoring:
-    return Scoring("accuracy", words, 4, "constrained")
+    kit = label_kit(words)
+    return Scoring(Metric("accuracy", kit.values["accuracy"], kit), words, 4, "constrained", "classification")
 
 
 def _question(pair: Pair, answers: Sequence[str]) -> Example:

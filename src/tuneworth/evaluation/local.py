@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tuneworth.data.example import Example
+from tuneworth.errors import InputError
 from tuneworth.evaluation.forms import Form
 from tuneworth.evaluation.metrics import Metric, score
+from tuneworth.evaluation.metrics.pairs import preferred
+from tuneworth.evaluation.prompts import conversation
 from tuneworth.evaluation.records import Answer, Decoding, RawAnswer
 from tuneworth.inference import Chat, Engine
 from tuneworth.models.adapters import Adapter, Model
@@ -31,6 +34,7 @@ from tuneworth.training import (
     Row,
     Settings,
     answer_loss,
+    log_probabilities,
     pair_packs,
     preference_loss,
     preference_scores,
@@ -42,6 +46,8 @@ from tuneworth.training.loss import row_losses, total_loss
 from tuneworth.training.records import Batches, Loss, Trainable
 
 _LATENCY_ROWS = 12
+_DPO_BETA = 0.1  # how strongly preferences are held to the model as it was (Rafailov et al. 2023)
+_TURN_ROWS = 64  # test rows of which the loss of every turn is measured
 _SURPRISE_TOKENS = 4096  # in one pass that only asks for log-probabilities
 _LONGEST = 8  # texts whose tokens are counted to find the longest row
 # Two checkpoints are kept while the next is written; of each parameter: master, two moments and the best, in float32.
@@ -51,12 +57,15 @@ Quiet = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How answers of this task are asked for and scored. `labels` is empty when the answers are free text."""
+    """How answers of this task are asked for and scored. `labels` are those of classification and multilabel, else
+    empty; `schema` is the JSON Schema of extracted objects (what constrained answers are held to)."""
 
     metric: Metric
     labels: tuple[str, ...]
     max_new_tokens: int
     decoding: Decoding
+    kind: str = "generation"
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +136,30 @@ class LocalModel:
         scoring: Scoring,
         on_done: Quiet = lambda rows: None,
     ) -> list[RawAnswer]:
-        """Answers in order, generated greedily, or constrained to the labels.
+        """Answers in order, generated greedily, or constrained to the labels; of preferences, which of the two answers
+        is likelier.
 
-        A prompt that leaves no room in the context is an error of its row.
+        A prompt that leaves no room in the context, or that the chat template refuses, is an error of its row.
         """
-        prompts = [self.renderer.prompt(form.messages(example)) for example in examples]
+        if scoring.kind == "preference":
+            return self._preferred(form, examples, on_done)
         room = self.folder.context_tokens - scoring.max_new_tokens
-        fitting = [prompt for prompt in prompts if len(prompt) <= room]
-        written = iter(self._written(fitting, scoring, on_done))
-        answers = []
-        for prompt in prompts:
-            if len(prompt) <= room:
-                answers.append(next(written))
-            else:
-                why = f"the prompt has {len(prompt)} tokens, the context leaves room for {room}"
-                answers.append(RawAnswer("", "error", _hash(prompt), len(prompt), 0, 0.0, why))
-        return answers
+        asked = [self._asked(form, example, room) for example in examples]
+        written = iter(self._written([ids for ids, error in asked if error is None], scoring, on_done))
+        return [
+            next(written) if error is None else RawAnswer("", "error", _hash(ids), len(ids), 0, 0.0, error)
+            for ids, error in asked
+        ]
+
+    def _asked(self, form: Form, example: Example, room: int) -> tuple[list[int], str | None]:
+        """The prompt of a row, and why it cannot be asked."""
+        try:
+            prompt = self.renderer.prompt(form.messages(example), example.tool_definitions)
+        except InputError as error:
+            return [], str(error)
+        if len(prompt) > room:
+            return prompt, f"the prompt has {len(prompt)} tokens, the context leaves room for {room}"
+        return prompt, None
 
     def _written(self, prompts: list[list[int]], scoring: Scoring, on_done: Quiet) -> Iterator[RawAnswer]:
         choices = (
@@ -193,17 +210,53 @@ class LocalModel:
         """Nothing: these answers cost machine time only."""
         return 0.0
 
-    def training_rows(self, form: Form, examples: Sequence[Example]) -> tuple[list[Row], list[str]]:
-        """Rows of token ids, and the ids of examples that do not fit the context whole (never cut, LAW 13)."""
+    def learnable(
+        self, form: Form, examples: Sequence[Example], kind: str, turns: str = "all"
+    ) -> tuple[Sequence[Trainable], list[str]]:
+        """What a training of this kind learns from, rows or pairs, and the ids of examples that are too long."""
+        if kind == "preference":
+            return self.preference_pairs(form, examples)
+        return self.training_rows(form, examples, turns)
+
+    def training_rows(self, form: Form, examples: Sequence[Example], turns: str = "all") -> tuple[list[Row], list[str]]:
+        """Rows of token ids, and the ids of examples that do not fit the context whole (never cut, LAW 13).
+
+        `turns` says which of a conversation's answers are learnt, `all` of those whose weight is not 0 or the `last`.
+        Raises InputError, naming the row, when the chat template refuses it.
+        """
         rows, too_long = [], []
         for example in examples:
-            messages = [*form.messages(example), {"role": "assistant", "content": example.answer}]
-            rendered = self.renderer.training(messages)
-            if len(rendered.ids) > self.folder.context_tokens:
+            messages, places = conversation(form, example, turns)
+            with _row_named(example):
+                rendered = self.renderer.conversation(messages, places, example.tool_definitions)
+            if max(len(each.ids) for each in rendered) > self.folder.context_tokens:
                 too_long.append(example.id)
             else:
-                rows.append(Row(example.id, rendered.ids, rendered.trained))
+                rows += [Row(example.id, each.ids, each.trained) for each in rendered]
         return rows, too_long
+
+    def turn_losses(self, form: Form, examples: Sequence[Example]) -> list[dict[str, float]]:
+        """Of each turn of conversations (the first answer, the second, ...) the loss in nats per token of the wanted
+        answers, as one sum over rows divided once; on the first rows only, since everything is read again."""
+        rows: dict[str, Row] = {}
+        for number, example in enumerate(examples[:_TURN_ROWS]):
+            messages, places = conversation(form, example)
+            for turn, place in enumerate(places, 1):
+                rendered = self.renderer.training(messages[: place + 1], example.tool_definitions)
+                if len(rendered.ids) <= self.folder.context_tokens:
+                    name = f"{turn}/{number}"
+                    rows[name] = Row(name, rendered.ids, rendered.trained)
+        sums: dict[int, list[float]] = {}
+        for names, values in log_probabilities(self.model, row_packs(list(rows.values()), 4096, self._device)):
+            for name, value in zip(names, values, strict=True):
+                turn = int(name.split("/", 1)[0])
+                sums.setdefault(turn, [0.0, 0.0, 0.0])
+                for place, more in enumerate((1.0, rows[name].trained_tokens, -value)):
+                    sums[turn][place] += more
+        return [
+            {"turn": turn, "rows": int(count), "tokens": int(tokens), "nats_per_token": nats / tokens}
+            for turn, (count, tokens, nats) in sorted(sums.items())
+        ]
 
     def surprise(self, conversations: Sequence[Messages], *, with_end: bool = True) -> list[tuple[float, int]]:
         """Of each conversation's last answer: the sum of -log p of its tokens (nats) as the model answers now, and
@@ -218,10 +271,13 @@ class LocalModel:
         losses = row_losses(self.model, rows, _SURPRISE_TOKENS, self._device)
         return [(loss, row.trained_tokens) for loss, row in zip(losses, rows, strict=True)]
 
-    def fit(self, form: Form, rows: Sequence[Row], validation: Sequence[Example], fit: Fit) -> Outcome:
+    def fit(self, form: Form, rows: Sequence[Trainable], validation: Sequence[Example], fit: Fit) -> Outcome:
         """Train the tuning that is on the model; the best step by score on `validation` is what remains."""
+        if fit.scoring.kind == "preference":
+            pairs = [row for row in rows if isinstance(row, Pair)]
+            return self.fit_preferences(pairs, self.preference_pairs(form, validation)[0], _DPO_BETA, fit)
         model = self._on().model
-        held_out, _ = self.training_rows(form, validation)
+        held_out, _ = self.training_rows(form, validation, "last")
 
         def evaluate() -> dict[str, float]:
             answers = self.scored(form, validation, fit.scoring)
@@ -232,21 +288,46 @@ class LocalModel:
 
         return self._train(rows, answer_loss, row_packs, evaluate, fit)
 
-    def preference_pairs(
-        self, form: Form, examples: Sequence[Example], rejected: Sequence[str]
-    ) -> tuple[list[Pair], list[str]]:
-        """Each example's answer against the worse one in `rejected`; and ids of pairs too long (never cut, LAW 19)."""
+    def preference_pairs(self, form: Form, examples: Sequence[Example]) -> tuple[list[Pair], list[str]]:
+        """Each example's answer against its rejected one; and ids of pairs too long (never cut, LAW 19).
+
+        Raises InputError, naming the row, when it has no rejected answer or the chat template refuses it.
+        """
         pairs, too_long = [], []
-        for example, worse in zip(examples, rejected, strict=True):
-            rows = []
-            for answer in (example.answer, worse):
-                rendered = self.renderer.training([*form.messages(example), {"role": "assistant", "content": answer}])
-                rows.append(Row(example.id, rendered.ids, rendered.trained))
-            if max(len(row.ids) for row in rows) > self.folder.context_tokens:
-                too_long.append(example.id)
-            else:
-                pairs.append(Pair.of(*rows))
+        for example in examples:
+            with _row_named(example):
+                rows = self._pair(form, example)
+                if max(len(row.ids) for row in rows) > self.folder.context_tokens:
+                    too_long.append(example.id)
+                else:
+                    pairs.append(Pair.of(*rows))
         return pairs, too_long
+
+    def _pair(self, form: Form, example: Example) -> list[Row]:
+        if example.rejected is None:
+            raise InputError("the row has no rejected answer", cure="leave it out, or name the column that holds it")
+        rows = []
+        for answer in (example.reply, example.rejected):
+            messages = [*form.messages(example), {**answer.to_openai(), "content": answer.content}]
+            rendered = self.renderer.training(messages, example.tool_definitions)
+            rows.append(Row(example.id, rendered.ids, rendered.trained))
+        return rows
+
+    def _preferred(self, form: Form, examples: Sequence[Example], on_done: Quiet) -> list[RawAnswer]:
+        """Which answer of each pair is likelier, with the margin in nats; a pair that is too long is an error."""
+        pairs, too_long = self.preference_pairs(form, examples)
+        known = {pair.id: pair for pair in pairs}
+        found: dict[str, RawAnswer] = {}
+        start = time.perf_counter()
+        for names, values in log_probabilities(self.model, pair_packs(pairs, 4096, self._device)):
+            now = time.perf_counter()
+            for name, better, worse in zip(names[::2], values[::2], values[1::2], strict=True):
+                found[name] = _judged(known[name], better, worse, (now - start) / (len(names) // 2))
+            start = now
+            on_done(len(names) // 2)
+        error = f"prompt and answer do not fit the context of {self.folder.context_tokens} tokens"
+        missing = dict.fromkeys(too_long, RawAnswer("", "error", "", 0, 0, 0.0, error))
+        return [(found | missing)[example.id] for example in examples]
 
     def fit_preferences(self, pairs: Sequence[Pair], validation: Sequence[Pair], beta: float, fit: Fit) -> Outcome:
         """Train on pairs (DPO) held to the model as it is now; the best step prefers most of `validation` rightly."""
@@ -271,10 +352,11 @@ class LocalModel:
         with recomputed(tuned.model) if fit.recompute else nullcontext():
             return train(tuned.model, tuned.parameters, rows, fit.settings, loss, hooks, fit.resume, batches=batches)
 
-    def memory(self, form: Form, examples: Sequence[Example], recipe: Recipe, wanted_tokens: int) -> MemoryPlan:
+    def memory(
+        self, form: Form, examples: Sequence[Example], recipe: Recipe, wanted_tokens: int, kind: str
+    ) -> MemoryPlan:
         """How a training by `recipe` on `examples` fits this machine's free memory; the longest texts are looked at."""
-        longest = sorted(examples, key=lambda e: len(e.answer) + sum(len(m.content) for m in e.messages))[-_LONGEST:]
-        rows, _ = self.training_rows(form, longest)
+        rows, _ = self.learnable(form, sorted(examples, key=_letters)[-_LONGEST:], kind)
         base = self._base
         with self.tuned(recipe) as tuned:
             trained = sum(p.numel() for p in tuned.parameters.values())
@@ -302,7 +384,7 @@ class LocalModel:
     ) -> list[Answer]:
         """Answer and score."""
         raw = self.answer(form, examples, scoring, on_done)
-        return score(examples, raw, scoring.metric, scoring.labels)
+        return score(examples, raw, scoring.metric)
 
     def answer_rate(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> Rate:
         """Measured wall seconds of answering: once for the shared beginning, and for each row."""
@@ -316,26 +398,56 @@ class LocalModel:
         return Rate(once=max(0.0, seconds[0] - few * a_row), a_row=a_row)
 
     def training_rate(
-        self, form: Form, examples: Sequence[Example], batch_size: int, recipe: Recipe, most_tokens: int = 4096
-    ) -> float:
-        """Measured wall seconds per row of a training step on a throw-away tuning: the median over batches.
+        self, form: Form, examples: Sequence[Example], batch_size: int, recipe: Recipe, most_tokens: int = 4096,
+        kind: str = "generation",
+    ) -> float:  # fmt: skip
+        """Measured wall seconds per example of a training step on a throw-away tuning: the median over batches.
 
         Every batch is run twice and the second run counts, since memory that is used anew is slower.
         """
-        rows, _ = self.training_rows(form, examples)
+        rows, _ = self.learnable(form, examples, kind)
+        packs: Batches = pair_packs if kind == "preference" else row_packs
+        loss = preference_loss(_DPO_BETA) if kind == "preference" else answer_loss
         batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
         seconds = []
         with self.tuned(recipe) as tuned:
             parameters = tuned.parameters.values()
             for number, batch in enumerate([*batches, *batches]):
                 start = time.perf_counter()
-                for part in row_packs(batch, most_tokens, self._device):
-                    answer_loss(tuned.model, part).backward()
+                for part in packs(batch, most_tokens, self._device):
+                    loss(tuned.model, part).backward()
                 if number >= len(batches):
                     seconds.append((time.perf_counter() - start) / len(batch))
                 for parameter in parameters:
                     parameter.grad = None
         return statistics.median(seconds)
+
+
+@contextmanager
+def _row_named(example: Example) -> Iterator[None]:
+    """What is wrong with a row is told with its place in the user's file."""
+    try:
+        yield
+    except InputError as error:
+        problem = error.problems[0]
+        where = f"{example.file}:{example.line} (id {example.id})"
+        raise InputError(problem.what, where=where, cure=problem.cure or "change the row, or leave it out") from None
+
+
+def _letters(example: Example) -> int:
+    texts = [m.content for m in example.conversation] + [c.arguments for m in example.conversation for c in m.calls]
+    return sum(map(len, texts)) + len(example.tools) + (len(example.rejected.content) if example.rejected else 0)
+
+
+def _judged(pair: Pair, better: float, worse: float, seconds: float) -> RawAnswer:
+    """`better` and `worse` are the log-probabilities of the two answers; nothing is written, both are read."""
+    prompt = pair.chosen.ids[: pair.chosen.trained.index(True)]
+    a_token = better / pair.chosen.trained_tokens - worse / pair.rejected.trained_tokens
+    margin = better - worse
+    return RawAnswer(
+        preferred(margin), "stop", _hash(prompt), len(pair.ids), 0, seconds,
+        parts={"margin": margin, "margin_per_token": a_token},
+    )  # fmt: skip
 
 
 def _hash(prompt: Sequence[int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneworth.data.example import Example
@@ -33,19 +33,17 @@ class Probed:
 
     def scored(self, bench: Bench, form: PromptForm, examples: Sequence[Example]) -> list[Answer]:
         """Answered in `form` and scored by the task's metric."""
-        return score(examples, self.ask(form, examples), bench.scoring.metric, bench.scoring.labels)
+        return score(examples, self.ask(form, examples), bench.scoring.metric)
 
 
 def probed_classical(name: str, fitted: Classical) -> Probed:
-    """A classical arm; its confidence is the probability of the label it chose."""
-    probability = fitted.probability
+    """A classical arm; its confidence is the probability of the label it chose, where it knows one."""
 
     def confidence(examples: Sequence[Example], answers: Sequence[RawAnswer]) -> list[float]:
-        assert probability is not None
-        return [float(value) for value in probability([example.text for example in examples])]
+        known = [answer.parts["confidence"] for answer in answers if "confidence" in answer.parts]
+        return known if len(known) == len(answers) else []
 
-    knows = probability is not None
-    return Probed(name, "classical", NO_FORM, lambda form, rows: fitted.answer(rows), confidence if knows else None)
+    return Probed(name, "classical", NO_FORM, lambda form, rows: fitted.answer(rows), confidence)
 
 
 @contextmanager
@@ -70,7 +68,8 @@ def probed_model(bench: Bench, record: Mapping[str, Any], local: LocalModel) -> 
             found = local.surprise(told)
             return [math.exp(-nats if bench.scoring.labels else -nats / tokens) for nats, tokens in found]
 
-        yield Probed(record["name"], record["family"], form, ask, confidence)
+        knows = bench.kind not in ("preference", "tools")  # no answer is written, or tools stand in the prompt
+        yield Probed(record["name"], record["family"], form, ask, confidence if knows else None)
 
 
 def form_of(bench: Bench, record: Mapping[str, Any]) -> PromptForm:
@@ -82,7 +81,7 @@ def form_of(bench: Bench, record: Mapping[str, Any]) -> PromptForm:
     shots = tuple(by_id[name] for name in record["shots"])
     for name in (SHORT, FULL):
         base = bench.form(name)
-        form = PromptForm(base.name, base.system, shots)
+        form = replace(base, shots=shots)
         if form.messages(bench.test[0]) == record["prompt"]:
             return form
     raise ValueError(f"the prompt of {record['name']} is of no known form")

@@ -71,6 +71,11 @@ class RetrievedForm:
         """The conversation that asks for `example`'s answer."""
         return replace(self.base, shots=self.neighbours.nearest(example, self.count)).messages(example)
 
+    @property
+    def keeps_own_system(self) -> bool:
+        """Whether a row's own system message is kept."""
+        return self.base.keeps_own_system
+
     def opening(self) -> list[dict[str, Any]]:
         """What all conversations begin with: the system text alone."""
         return self.base.opening()

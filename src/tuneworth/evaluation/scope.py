@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from tuneworth.data.example import Example
 from tuneworth.evaluation.arms import Bench, stratified
 from tuneworth.evaluation.general import general_requests
-from tuneworth.evaluation.metrics import parse_label
+from tuneworth.evaluation.metrics.labels import parse_label
 from tuneworth.evaluation.probed import Probed
 from tuneworth.evaluation.records import RawAnswer
 
@@ -54,7 +54,7 @@ class Strangers:
 def strangers(bench: Bench, probed: Probed, advance: Callable[[int], None] = lambda units: None) -> Strangers:
     """Ask the built-in requests of an arm; the bar moves twice."""
     requests = general_requests()
-    labels = bench.scoring.labels
+    labels = bench.classes
     answers = probed.ask(probed.form, requests)
     advance(1)
     met = Counter(how_met(answer, labels) for answer in answers)
@@ -84,7 +84,7 @@ def how_met(answer: RawAnswer, labels: tuple[str, ...]) -> str:
     if not answer.text.strip() or answer.error:
         return "empty"
     if not labels:
-        return "declined" if _DECLINES.search(answer.text) else "answered"
+        return "declined" if _DECLINES.search(answer.text) or answer.text.strip() in ("[]", "{}") else "answered"
     label = parse_label(answer.text, labels)
     if label is not None:
         return "declined" if _bare(label) in _NO_LABELS else "answered"

@@ -26,7 +26,7 @@ _EXAMPLE_SETS = 4
 def searched_forms(bench: Bench, neighbours: Neighbours, count: int = MOST_FORMS) -> Sequence[Form]:
     """At most `count` different forms; the first is the plain one, so that a search never ends below zero-shot."""
     chance = random.Random(f"search/{bench.task.seed}")
-    bases = reworded(bench.form(FULL), bench.scoring.labels)
+    bases = reworded(bench.form(FULL), bench.classes)
     options = [(base, kind, shots) for base in bases for kind in ("fixed", "retrieved")
                for shots in (_SHOTS if kind == "fixed" else _RETRIEVED)]  # fmt: skip
     found: dict[str, Form] = {bases[0].name: bases[0]}

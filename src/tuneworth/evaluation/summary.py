@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tuneworth.data.example import Example
+from tuneworth.evaluation.metrics import Metric
 from tuneworth.evaluation.records import Answer
+from tuneworth.rendering.tools import reply_text
 
 _CONFUSIONS = 40
 _WORST = 25
+_LAST_MESSAGES = 4
 
 
-def summary(answers: Sequence[Answer], examples: Sequence[Example], labels: Sequence[str]) -> dict[str, Any]:
-    """Score, shares, token means, finish reasons; for labels also each class and the confusions; the worst rows."""
+def summary(
+    answers: Sequence[Answer], examples: Sequence[Example], metric: Metric, labels: Sequence[str]
+) -> dict[str, Any]:
+    """Score, shares, token means, finish reasons, further metrics of the kind, the worst rows; for one label of several
+    also each class and the confusions."""
     count = len(answers)
     rows: dict[str, Any] = {
         "rows": count,
+        "metric": metric.name,
         "score": sum(a.score for a in answers) / count,
+        "metrics": metric.totals(examples, answers),
         "truncated": sum(a.finish_reason == "length" for a in answers) / count,
         "empty": sum(not a.raw.strip() for a in answers) / count,
         "invalid": sum(a.parsed is None for a in answers) / count,
@@ -76,11 +85,25 @@ def _worst(answers: Sequence[Answer], examples: Sequence[Example]) -> list[dict[
         {
             "id": answer.id,
             "line": by_id[answer.id].line,
-            "input": by_id[answer.id].text,
+            "input": asked_text(by_id[answer.id]),
             "wanted": answer.wanted,
             "raw": answer.raw,
             "parsed": answer.parsed,
             "score": answer.score,
+            "error": answer.error,
         }
         for _, _, _, answer in ranked[:_WORST]
     ]
+
+
+def asked_text(example: Example) -> str:
+    """What a row asks, for people: the message of a single turn, else the last messages, each with who speaks; of a
+    pair both answers too."""
+    if example.rejected is not None:
+        pair = f"Better answer: {example.answer}\n\nWorse answer: {example.rejected.content}"
+        return f"{asked_text(replace(example, rejected=None))}\n\n{pair}"
+    spoken = [m for m in example.messages if m.role != "system"]
+    if len(spoken) == 1:
+        return spoken[0].content
+    lines = [f"{m.role}: {reply_text(m.to_openai()) if m.calls else m.content}" for m in spoken[-_LAST_MESSAGES:]]
+    return "\n".join([*(["..."] if len(spoken) > _LAST_MESSAGES else []), *lines])

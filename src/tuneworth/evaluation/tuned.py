@@ -21,7 +21,8 @@ from tuneworth.models.checkpoints import load_tensors, save_tensors
 from tuneworth.models.tuning import Recipe, Tuned
 from tuneworth.store.atomic import read_json, sync_folder, write_bytes, write_json
 from tuneworth.store.run import MetricsFile, newest_checkpoint, write_checkpoint, write_folder
-from tuneworth.training import Checkpoint, DivergedError, Row, Settings
+from tuneworth.training import Checkpoint, DivergedError, Settings
+from tuneworth.training.records import Trainable
 
 _TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _VALUES = ("step", "best_step", "best_score", "seconds", "improved_step", "recent_losses")
@@ -58,7 +59,9 @@ def tuned_arm(bench: Bench, name: str, local: LocalModel, job: Job) -> None:
     The seeds, and of each the best step, are chosen by score on validation rows.
     """
     home, form = bench.folder.arm(name), job.form
-    rows, too_long = local.training_rows(form, bench.train)
+    shown = {shot.id for shot in form.shots}  # its answer stands in every prompt, so there is nothing to learn in it
+    learnt = [example for example in bench.train if example.id not in shown]
+    rows, too_long = local.learnable(form, learnt, bench.kind, bench.task.training.turns)
     if too_long:
         bench.watcher.note(f"{name}: {len(too_long)} rows do not fit the model's context and are left out")
     seeds = range(job.recipe.seed, job.recipe.seed + job.seeds)
@@ -85,12 +88,12 @@ def tuned_arm(bench: Bench, name: str, local: LocalModel, job: Job) -> None:
 
 def training_alone(bench: Bench, name: str, local: LocalModel, job: Job) -> tuple[Attempt, Path]:
     """Train as `tuned_arm` does with one seed, and resumably, but answer no test rows; and where the weights lie."""
-    rows, _ = local.training_rows(job.form, bench.train)
+    rows, _ = local.learnable(job.form, bench.train, bench.kind, bench.task.training.turns)
     attempt = _attempt(bench, name, local, job, rows)
     return attempt, bench.folder.arm(name) / "candidates" / f"seed-{attempt.seed}"
 
 
-def _attempt(bench: Bench, name: str, local: LocalModel, job: Job, rows: Sequence[Row]) -> Attempt:
+def _attempt(bench: Bench, name: str, local: LocalModel, job: Job, rows: Sequence[Trainable]) -> Attempt:
     """Train with one seed and save its best weights as a candidate, unless that is done."""
     home, seed = bench.folder.arm(name), job.recipe.seed
     record, checkpoints = home / "training" / f"seed-{seed}.json", home / "checkpoints" / f"seed-{seed}"

@@ -10,7 +10,7 @@ from tuneworth.inference.choosing import ChoiceTree
 from tuneworth.inference.engine import Engine
 from tuneworth.inference.sampling import Sampling
 from tuneworth.inference.text import TextStream, pieces
-from tuneworth.rendering import Messages, Renderer
+from tuneworth.rendering import Messages, Renderer, Tools
 
 
 class Chat:
@@ -28,20 +28,29 @@ class Chat:
         self,
         messages: Messages,
         *,
+        tools: Tools = (),
         max_new_tokens: int = 512,
         temperature: float = 0.0,
         seed: int = 0,
         stop: Sequence[str] = (),
         constraint: Constraint | None = None,
     ) -> str:
-        """The whole answer. Raises InputError when prompt and answer do not fit the model's context."""
+        """The whole answer; `rendering.tools.read_calls` finds the calls in it.
+
+        Raises InputError when prompt and answer do not fit the model's context.
+        """
         sampling = Sampling(temperature=temperature, seed=seed)
-        return "".join(self.answer(messages, sampling, max_new_tokens=max_new_tokens, stop=stop, constraint=constraint))
+        return "".join(
+            self.answer(
+                messages, sampling, tools=tools, max_new_tokens=max_new_tokens, stop=stop, constraint=constraint
+            )
+        )
 
     def stream(
         self,
         messages: Messages,
         *,
+        tools: Tools = (),
         max_new_tokens: int = 512,
         temperature: float = 0.0,
         seed: int = 0,
@@ -50,19 +59,22 @@ class Chat:
     ) -> Iterator[str]:
         """The answer in pieces whose concatenation is the whole answer; no piece ends inside a character (LAW 37)."""
         sampling = Sampling(temperature=temperature, seed=seed)
-        return self.answer(messages, sampling, max_new_tokens=max_new_tokens, stop=stop, constraint=constraint)
+        return self.answer(
+            messages, sampling, tools=tools, max_new_tokens=max_new_tokens, stop=stop, constraint=constraint
+        )
 
     def answer(
         self,
         messages: Messages,
         sampling: Sampling,
         *,
+        tools: Tools = (),
         max_new_tokens: int = 512,
         stop: Sequence[str] = (),
         constraint: Constraint | None = None,
     ) -> Iterator[str]:
         """`stream` with every way of sampling. The answer ends before the first string of `stop`."""
-        prompt = self._renderer.prompt(messages)
+        prompt = self._renderer.prompt(messages, tools)
         if len(prompt) >= self._context_tokens:
             raise InputError(
                 f"the conversation has {len(prompt)} tokens, the model's context holds {self._context_tokens}",

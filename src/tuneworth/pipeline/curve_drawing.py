@@ -158,6 +158,6 @@ def _curve_json(bench: Bench, arm: str, points: Sequence[Mapping[str, Any]]) -> 
     return {
         "schema": "tuneworth.learning_curve/1",
         "arm": arm,
-        "metric": bench.scoring.metric,
+        "metric": bench.scoring.metric.name,
         "points": list(points),
     }

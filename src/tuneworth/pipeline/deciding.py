@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from tuneworth.decision import ArmResult, AtOnce, LearningCurve, Price, Probes, TokenPrice, decide
-from tuneworth.evaluation.metrics import default_metric
+from tuneworth.evaluation.metrics import main_metric
 from tuneworth.pipeline.ladder import arms_of
 from tuneworth.pipeline.planning import Workshop, machine_price
 from tuneworth.store.atomic import read_json, read_jsonl, write_json
@@ -25,7 +25,7 @@ def write_verdict(work: Workshop) -> None:
     folder = work.folder
     price = machine_price(work)
     records = [read_arm(folder, name) for name in arms_of(work.task) if folder.arm_record(name).is_file()]
-    metric = default_metric(work.splits.kind) if work.task.metric == "auto" else work.task.metric
+    metric = main_metric(work.task, work.splits.kind)
     provenance = {
         "data": f"sha256:{work.splits.data_sha256}",
         **_data_set(work),

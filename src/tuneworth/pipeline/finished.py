@@ -9,16 +9,21 @@ from typing import Any
 
 from tuneworth.data import Example, Message
 from tuneworth.errors import InputError
-from tuneworth.evaluation.prompts import PromptForm
+from tuneworth.evaluation.documents import DocumentsForm, Passages, read_passages
+from tuneworth.evaluation.prompts import PromptForm, place
 from tuneworth.evaluation.retrieved import Neighbours
 from tuneworth.evaluation.watching import Silent
 from tuneworth.inference import Chat
 from tuneworth.models.machine import this_machine
 from tuneworth.pipeline.planning import local_model
 from tuneworth.pipeline.preparing import read_splits, vectors_of
+from tuneworth.rendering import Tools
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import load_task
+
+Prepare = Callable[[Sequence[Mapping[str, Any]]], tuple[list[dict[str, Any]], list[Any]]]
+"""A conversation becomes what is shown before it, and itself as the model reads it."""
 
 
 class Run:
@@ -75,20 +80,36 @@ class Run:
         if record["family"] == "fine-tune":
             local.put_on(self.folder.arm(arm) / "model")
         labels = read_splits(self.folder).labels if record["decoding"] == "constrained" else ()
-        return ArmChat(arm, local.chat(labels), record["opening"], self._shown(record["settings"].get("retrieved", 0)))
+        return ArmChat(
+            arm,
+            local.chat(labels),
+            record["opening"],
+            self._prepared(record["settings"]),
+            record.get("keeps_own_system", False),
+            record["max_new_tokens"],
+        )
 
-    def _shown(self, count: int) -> Callable[[Sequence[Mapping[str, str]]], list[dict[str, str]]]:
-        """What an arm shows before a conversation: `count` training rows like it, as turns; nothing for none."""
-        if not count:
-            return lambda messages: []
-        rows = read_splits(self.folder).train
-        neighbours = Neighbours.of(rows, vectors_of(Silent()), load_task(self.folder.task).seed)
+    def _prepared(self, settings: Mapping[str, Any]) -> Prepare:
+        """How an arm prepares a conversation: training rows like it shown before it, or passages put into it."""
+        retrieved, passages = settings.get("retrieved", 0), settings.get("passages", 0)
+        task = load_task(self.folder.task)
+        if retrieved:
+            neighbours = Neighbours.of(read_splits(self.folder).train, vectors_of(Silent()), task.seed)
+            return lambda talk: (
+                PromptForm("", None, neighbours.nearest(_asking(talk), retrieved)).opening(),
+                list(talk),
+            )
+        if passages and task.data.documents:
+            found = Passages.of(read_passages(Path(task.data.documents)))
+            form = DocumentsForm("", PromptForm("", None), found, passages)
+            return lambda talk: ([], form.messages(_asking(talk)))
+        return lambda talk: ([], list(talk))
 
-        def shown(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-            talk = tuple(Message(message["role"], message["content"]) for message in messages)
-            return PromptForm("", None, neighbours.nearest(Example("", talk, "", "", 0), count)).opening()
 
-        return shown
+def _asking(talk: Sequence[Mapping[str, Any]]) -> Example:
+    """A conversation as a row without an answer."""
+    messages = tuple(Message(message["role"], message.get("content") or "") for message in talk)
+    return Example("", messages, "", "", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +118,18 @@ class ArmChat:
 
     name: str
     model: Chat
-    opening: list[dict[str, str]]
-    shown: Callable[[Sequence[Mapping[str, str]]], list[dict[str, str]]]
+    opening: list[dict[str, Any]]
+    prepare: Prepare
+    keeps_own_system: bool = False
+    judged_tokens: int = 256
+    """The longest answer with which the arm was judged."""
 
-    def chat(self, messages: list[dict[str, str]], *, max_new_tokens: int = 256, temperature: float = 0.0) -> str:
-        """The whole answer to a conversation."""
-        opened = [*self.opening, *self.shown(messages), *messages]
-        return self.model.chat(opened, max_new_tokens=max_new_tokens, temperature=temperature)
+    def chat(
+        self, messages: list[dict[str, Any]], *, tools: Tools = (), max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+    ) -> str:  # fmt: skip
+        """The whole answer to a conversation; messages, calls and tools in OpenAI's shape."""
+        shown, talk = self.prepare(messages)
+        placed = place([*self.opening, *shown], talk, keeps_own=self.keeps_own_system)
+        most = max_new_tokens or self.judged_tokens
+        return self.model.chat(placed, tools=tools, max_new_tokens=most, temperature=temperature)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tuneworth.data import Example
 from tuneworth.data.vectors import Vectorise
 from tuneworth.decision import Price, machine_hour_price
 from tuneworth.errors import InputError, MachineError
 from tuneworth.evaluation.arms import Bench, model_decoding, stratified
+from tuneworth.evaluation.documents import Passages, read_passages
 from tuneworth.evaluation.forms import Answerer
 from tuneworth.evaluation.hosted import HostedModel, endpoint_of
 from tuneworth.evaluation.local import LocalModel, Scoring
-from tuneworth.evaluation.metrics import default_metric
-from tuneworth.evaluation.prompts import FULL, SHORT
+from tuneworth.evaluation.metrics import choose_metric
+from tuneworth.evaluation.metrics.jsontext import parse_json
+from tuneworth.evaluation.metrics.schemas import derived_schema
+from tuneworth.evaluation.prompts import FULL, SHORT, Told
 from tuneworth.evaluation.retrieved import Neighbours
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.inference.hosted import HostedChat
@@ -39,18 +44,22 @@ from tuneworth.models.recompute import MemoryPlan
 from tuneworth.models.sources import find_model
 from tuneworth.models.tuning import FULL_METHOD, Recipe
 from tuneworth.pipeline.continuing import Start, continued, find_start
-from tuneworth.pipeline.ladder import CLASSICAL, Arm, Taught, arms_of
+from tuneworth.pipeline.ladder import CLASSICAL, Arm, Taught, arms_of, misfit
 from tuneworth.pipeline.preparing import Prepared, vectors_of
 from tuneworth.pipeline.probe_planning import add_probes
 from tuneworth.plan import Allotment, Prompts, Rate, Rates, Rows, Setting, TrainingPlan, allot, training_plan
 from tuneworth.rendering import Renderer
+from tuneworth.rendering.tools import reply_text
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.replies import Replies
 from tuneworth.store.run import RunFolder
 from tuneworth.task import Task
 
-_VALIDATION_ROWS = 200
+_VALIDATION_ROWS, _VALIDATION_ROWS_OF_TEXT = 200, 64  # a text takes as long as dozens of labels
+_MEASURED_ROWS_OF_TEXT = 6
 _MOST_NEW_TOKENS = 256
+_MORE_NEW_TOKENS = {"reasoning": 512, "extraction": 512, "tools": 384}
+"""Kinds whose answers are worth nothing when they are cut off get more room."""
 _MICRO_BATCH_TOKENS = 4096
 
 
@@ -65,10 +74,30 @@ class Workshop:
     """What the stages after the data share; the model is loaded when it is first needed."""
 
     def __init__(
-        self, task: Task, folder: RunFolder, splits: Prepared, watcher: Watcher, started: float | None = None
+        self,
+        task: Task,
+        folder: RunFolder,
+        splits: Prepared,
+        watcher: Watcher,
+        started: float | None = None,
+        *,
+        allow_code: bool = False,
     ) -> None:
-        """`started` is when the run began (time.monotonic); None when it is continued and the time is not known."""
+        """`started` is when the run began (time.monotonic); None when it is continued and the time is not known.
+
+        Raises InputError when the task's metric does not suit its kind, or is code that is not allowed.
+        """
         self.started = started
+        if splits.kind == "preference" and any(arm.provider for arm in arms_of(task).values()):
+            raise InputError(
+                "hosted models tell no probabilities, so they cannot judge pairs of answers",
+                where="providers",
+                cure="leave the providers out of the task, or name arms without them",
+            )
+        given = task.prompt.json_schema
+        self.schema = given if given is not None or splits.kind != "extraction" else _schema_of(splits)
+        self.metric = choose_metric(task, splits.kind, splits.labels, self.schema, allow_code=allow_code)
+        self.told = Told.of(splits.train, self.schema, schema_given=given is not None, columns=splits.columns)
         self.task = task
         self.folder = folder
         self.splits = splits
@@ -108,6 +137,12 @@ class Workshop:
         return self._neighbours
 
     @cached_property
+    def passages(self) -> Passages:
+        """The passages of the task's documents."""
+        assert self.task.data.documents is not None
+        return Passages.of(read_passages(Path(self.task.data.documents)))
+
+    @cached_property
     def vectorise(self) -> Vectorise | None:
         """The table of word vectors, where it can be had."""
         return vectors_of(self.watcher)
@@ -144,33 +179,37 @@ class Workshop:
     def bench(self, test_rows: int) -> Bench:
         """What arms need: the same test subset for all, drawn before any answer is seen."""
         splits, seed = self.splits, self.task.seed
-        metric = default_metric(splits.kind) if self.task.metric == "auto" else self.task.metric
-        if metric == "accuracy" and splits.kind != "classification":
-            raise InputError(
-                "accuracy needs labels, these answers are free text", where="metric", cure="use exact-match"
-            )
-        scoring = Scoring(metric, splits.labels, self._new_tokens(), model_decoding(splits.kind))
-        validation = stratified(splits.validation, _VALIDATION_ROWS, seed, splits.kind)
+        decoding = model_decoding(splits.kind)
+        scoring = Scoring(self.metric, splits.labels, self._new_tokens(), decoding, splits.kind, self.schema)
+        rows = _VALIDATION_ROWS_OF_TEXT if decoding == "generate" else _VALIDATION_ROWS
+        validation = stratified(splits.validation, rows, seed, splits.kind)
         test = stratified(splits.test, test_rows, seed, splits.kind)
         return Bench(
-            self.task, splits.kind, scoring, splits.train, validation, test, self.folder, self.watcher,
+            self.task, splits.kind, scoring, splits.train, validation, test, self.folder, self.watcher, self.told,
             self.vectorise,
         )  # fmt: skip
 
     def _new_tokens(self) -> int:
         """Room for the longest label, or for nearly all training answers, and the end token."""
-        encode = self.local.renderer.encode_text
-        if self.splits.kind == "classification":
+        encode, kind = self.local.renderer.encode_text, self.splits.kind
+        if kind == "classification":
             return max(len(encode(label)) for label in self.splits.labels) + 4
-        lengths = sorted(len(encode(example.answer)) for example in self.splits.train)
-        return min(_MOST_NEW_TOKENS, int(lengths[int(0.99 * (len(lengths) - 1))] * 1.25) + 8)
+        lengths = sorted(len(encode(reply_text(example.reply.to_openai()))) for example in self.splits.train)
+        most = min(_MORE_NEW_TOKENS.get(kind, _MOST_NEW_TOKENS), self.local.folder.context_tokens // 2)
+        return min(most, int(lengths[int(0.99 * (len(lengths) - 1))] * 1.25) + 8)
+
+
+def _schema_of(splits: Prepared) -> dict[str, Any]:
+    """What the answers of train and validation have in common."""
+    return derived_schema([parse_json(example.answer) for example in (*splits.train, *splits.validation)])
 
 
 def make_plan(work: Workshop, clock: float) -> None:
     """Measure this machine on these rows, choose the settings, allot the budget; write plan.json."""
     bench = work.bench(len(work.splits.test))
     chosen = continued(work.task.training, work.start)
-    settings = training_plan(chosen, train_rows=len(bench.train), width=work.local.model.config.hidden_size)
+    width = work.local.model.config.hidden_size
+    settings = training_plan(chosen, train_rows=len(bench.train), width=width, preference=bench.kind == "preference")
     disk_bytes = _disk_bytes(work, settings)
     memory = _memory(work, bench, settings)
     rates = _measure(work, bench, settings, memory.micro_batch_tokens)
@@ -193,7 +232,7 @@ def _prompts(work: Workshop, bench: Bench) -> dict[str, Prompts]:
     """The prompting arms for the plan. No arm chooses among more forms than it has; what a task names, it needs."""
     found = {}
     for arm in arms_of(work.task).values():
-        if arm.asked:
+        if arm.asked and not misfit(arm, bench.kind):
             available, wanted = len(arm.asked.forms(work, bench)), arm.asked.prompts
             forms = tuple(sorted({min(count, available) for count in wanted.forms}, reverse=True))
             found[arm.name] = Prompts(forms, wanted.optional and work.task.arms == "auto")
@@ -202,7 +241,7 @@ def _prompts(work: Workshop, bench: Bench) -> dict[str, Prompts]:
 
 def _memory(work: Workshop, bench: Bench, settings: TrainingPlan) -> MemoryPlan:
     """Micro-batches that fit this machine with the largest training that is wanted, behind the full prompt."""
-    return work.local.memory(bench.form(FULL), bench.train, _largest(work, settings), _MICRO_BATCH_TOKENS)
+    return work.local.memory(bench.form(FULL), bench.train, _largest(work, settings), _MICRO_BATCH_TOKENS, bench.kind)
 
 
 def _largest(work: Workshop, settings: TrainingPlan) -> Recipe:
@@ -234,7 +273,7 @@ def _memory_settings(memory: MemoryPlan) -> dict[str, Any]:
 def _measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: int) -> Rates:
     """Wall seconds per row of each arm, on a few real rows."""
     task = work.task
-    sample = bench.validation[: 16 if task.budget < 150 else 32]
+    sample = _sample(bench)
     arms = arms_of(task)
     work.watcher.begin("measuring this machine", 2 * len(arms))
     answer: dict[str, Rate] = {}
@@ -242,7 +281,7 @@ def _measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: 
     for arm in arms.values():
         if arm.asked and arm.asked.rate_of in answer:
             answer[arm.name] = answer[str(arm.asked.rate_of)]
-        elif arm.asked:
+        elif arm.asked and not misfit(arm, bench.kind):
             dearest = arm.asked.forms(work, bench)[-1]
             model = work.model_of(arm)
             answer[arm.name] = model.answer_rate(dearest, sample, model.suited(bench.scoring))
@@ -257,20 +296,38 @@ def _measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: 
 def _same_as_short(bench: Bench, taught: Taught) -> bool:
     """Whether the full prompt of this task is no other than the short one, so that one training is enough."""
     row = bench.validation[0]
-    return taught.form == FULL and bench.form(FULL).messages(row) == bench.form(SHORT).messages(row)
+    return (
+        taught.form == FULL and not taught.shots and bench.form(FULL).messages(row) == bench.form(SHORT).messages(row)
+    )
 
 
 def _training_rates(
     work: Workshop, bench: Bench, settings: TrainingPlan, taught: Taught, most_tokens: int
 ) -> tuple[Rate, float]:
     """Wall seconds of answering as tuned, and of training a row."""
-    form, batch_size = bench.form(taught.form), int(settings.batch_size.value)
+    form, batch_size = taught.form_of(bench), int(settings.batch_size.value)
     recipe = recipe_of(settings.to_json(), taught.all_weights, work.task.seed)
     with work.local.tuned(recipe):
-        answer = work.local.answer_rate(form, bench.validation[: 16 if work.task.budget < 150 else 32], bench.scoring)
+        answer = work.local.answer_rate(form, _sample(bench), _learnt(work, bench))
     batches = 1 if taught.form == FULL else 3
     rows = stratified(bench.train, batches * batch_size, work.task.seed, bench.kind)
-    return answer, work.local.training_rate(form, rows, batch_size, recipe, most_tokens)
+    return answer, work.local.training_rate(form, rows, batch_size, recipe, most_tokens, bench.kind)
+
+
+def _sample(bench: Bench) -> tuple[Example, ...]:
+    """The rows with which arms are timed."""
+    if bench.scoring.decoding == "generate":
+        return bench.validation[:_MEASURED_ROWS_OF_TEXT]
+    return bench.validation[: 16 if bench.task.budget < 150 else 32]
+
+
+def _learnt(work: Workshop, bench: Bench) -> Scoring:
+    """How a trained arm answers: as long as what it learnt from, where the model as it is goes on and on."""
+    if bench.scoring.decoding != "generate":
+        return bench.scoring
+    lengths = [len(work.local.renderer.encode_text(reply_text(e.reply.to_openai()))) for e in bench.train[:400]]
+    mean = math.ceil(sum(lengths) / max(1, len(lengths)))
+    return replace(bench.scoring, max_new_tokens=min(bench.scoring.max_new_tokens, mean + 8))
 
 
 def _plan_json(

@@ -18,6 +18,7 @@ from tuneworth.data.registered import content_sha256, data_file, data_set_of, pi
 from tuneworth.data.requests import read_requests
 from tuneworth.data.vectors import Vectorise, default_vectors
 from tuneworth.errors import InputError, MachineError
+from tuneworth.evaluation.documents import documents_sha256
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.sources import check_model_id, find_model
 from tuneworth.rendering import Renderer
@@ -39,6 +40,8 @@ class Prepared:
     labels: tuple[str, ...]
     data_sha256: str
     data_set: dict[str, Any] | None
+    columns: tuple[str, str] | None = None
+    """The names of the input and answer columns, of a table."""
 
 
 @contextlib.contextmanager
@@ -165,6 +168,7 @@ def _prepared(folder: RunFolder) -> bool:
 def read_splits(folder: RunFolder) -> Prepared:
     """The rows that `prepare` wrote."""
     about = read_json(folder.splits / "splits.json")
+    shape = about["shape"]
     rows = {
         name: tuple(Example.from_json(row) for row in read_jsonl(folder.splits / f"{name}.jsonl"))
         for name in ("train", "validation", "test")
@@ -175,6 +179,7 @@ def read_splits(folder: RunFolder) -> Prepared:
         labels=tuple(about["labels"]),
         data_sha256=about["data_sha256"],
         data_set=about.get("data_set"),
+        columns=(shape["input"], shape["output"]) if shape["rows"] == "table" and shape["input"] else None,
     )
 
 
@@ -182,6 +187,7 @@ def _identity(task: Task) -> str:
     """A hash of everything that decides the run: the data by content, and the task but for where the data lies."""
     content = task.model_dump(mode="json", by_alias=True)
     content["files"] = [key for key in _FILES if content["data"].pop(key)]  # the same file may play another part
+    content["documents"] = documents_sha256(Path(folder)) if (folder := content["data"].pop("documents")) else None
     if task.training.from_ is not None:
         content["training"]["from"] = str(Path(task.training.from_).resolve())
     text = json.dumps(content, sort_keys=True) + _data_sha256(task)
@@ -193,6 +199,7 @@ def _with_absolute_paths(task: Task) -> Task:
     absolute = {
         key: str(Path(name).resolve()) if name and data_reference(name) is None else name for key, name in found.items()
     }
+    absolute["documents"] = str(Path(task.data.documents).resolve()) if task.data.documents else None
     start = str(Path(task.training.from_).resolve()) if task.training.from_ else None
     return task.model_copy(
         update={
@@ -225,8 +232,10 @@ def _read_other(name: str | None, reading: Reading, role: Any) -> Reading | None
 
 
 def _labels(task: Task, kind: str, train: tuple[Example, ...]) -> list[str]:
-    if kind != "classification":
+    if kind not in ("classification", "multilabel"):
         return []
     if task.prompt.labels != "auto":
         return list(task.prompt.labels)
+    if kind == "multilabel":
+        return sorted({label for example in train for label in example.labels})
     return sorted({example.answer for example in train})

@@ -64,7 +64,8 @@ def add_probes(
 
 def curve_point(bench: Bench, size: int, width: int) -> Point:
     """How a training on `size` rows is done: by the same rule as a run that had no more of them."""
-    settings = training_plan(bench.task.training, train_rows=size, width=width)
+    preference = bench.kind == "preference"
+    settings = training_plan(bench.task.training, train_rows=size, width=width, preference=preference)
     batch_size = int(settings.batch_size.value)
     return Point(math.ceil(float(settings.epochs.value) * size / batch_size), batch_size, EVALUATIONS)
 
@@ -80,6 +81,6 @@ def _applies(perturbation: Any, bench: Bench, form: Any) -> bool:
 
 def _a_token(bench: Bench, local: LocalModel, rates: Rates) -> float:
     """Training seconds a token: of the quickest arm, whose prompt is the shortest."""
-    rows, _ = local.training_rows(bench.form(SHORT), bench.train[:_SAMPLE])
+    rows, _ = local.learnable(bench.form(SHORT), bench.train[:_SAMPLE], bench.kind)
     tokens = sum(len(row.ids) for row in rows) / max(1, len(rows))
     return min(rates.train.values(), default=0.0) / max(1.0, tokens)

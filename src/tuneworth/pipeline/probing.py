@@ -19,7 +19,7 @@ import numpy as np
 
 from tuneworth.decision.statistics import compare, skewed_interval, spread, wilson_interval
 from tuneworth.evaluation.arms import Bench, stratified
-from tuneworth.evaluation.classical import Classical, fit_classifier, fit_retrieval
+from tuneworth.evaluation.classical import Classical, fit_classical
 from tuneworth.evaluation.forgetting import Knowledge, knowledge, steps_of_knowledge
 from tuneworth.evaluation.load import MOMENTS, at_once
 from tuneworth.evaluation.probed import Probed, probed_classical, probed_model
@@ -118,12 +118,7 @@ class Stage:
     def _fitted(self) -> Classical:
         if self._classical is None:
             bench = self.bench
-            fits = bench.kind == "classification"
-            self._classical = (
-                fit_classifier(bench.train, bench.validation, bench.task.seed, bench.vectorise)
-                if fits
-                else fit_retrieval(bench.train)
-            )
+            self._classical = fit_classical(bench.kind, bench.train, bench.validation, bench.task.seed, bench.vectorise)
         return self._classical
 
 
@@ -189,6 +184,8 @@ def _at_once(stage: Stage) -> str | None:
 
 def _out_of_scope(stage: Stage) -> str | None:
     """Each arm's answers to strangers, into out_of_scope.json."""
+    if stage.bench.kind == "preference":
+        return "pairs of answers are judged, and strangers have none"
     for path, probed in stage.each("requests out of scope", "out_of_scope.json", lambda probed: 2):
         found = strangers(stage.bench, probed, stage.work.watcher.advance)
         write_json(path, _strangers_json(found, stage.work.task.decision.confidence))

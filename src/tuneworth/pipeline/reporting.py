@@ -9,6 +9,9 @@ from tuneworth.store.atomic import read_json, read_jsonl, write_text
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import load_task
 
+_SHOWN = ("raw", "parsed", "score", "finish_reason", "error")
+"""What the report tells of an answer."""
+
 
 def write_report(folder: RunFolder) -> None:
     """Write report.html from what the stages wrote."""
@@ -25,7 +28,7 @@ def write_report(folder: RunFolder) -> None:
         arms.append(record)
         if record["status"] == "done":
             for row in read_jsonl(folder.arm(name) / "answers.jsonl"):
-                answers.setdefault(row["id"], {})[name] = {"raw": row["raw"], "score": row["score"]}
+                answers.setdefault(row["id"], {})[name] = {key: row.get(key) for key in _SHOWN}
     task = load_task(folder.task).model_dump(mode="json", by_alias=True)
     data = ReportData(
         task=task, audit=read_json(folder.audit), plan=read_json(folder.plan),

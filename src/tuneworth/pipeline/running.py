@@ -21,7 +21,7 @@ from tuneworth.evaluation.tuned import Job, tuned_arm
 from tuneworth.evaluation.watching import Silent, Watcher
 from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
-from tuneworth.pipeline.ladder import ARMS, Arm, Taught, arms_of, known_arms
+from tuneworth.pipeline.ladder import ARMS, AT, DOCUMENTS, Arm, Taught, arms_of, known_arms, misfit
 from tuneworth.pipeline.planning import Workshop, make_plan, recipe_of
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.probing import run_probes
@@ -37,8 +37,16 @@ STAGES = ("audit", "split", "plan", "baseline", "train", "evaluate", "probe", "d
 _LEAST_SHARE = 0.25  # of its planned time, with which a training is still begun
 
 
-def run(task: Task, *, out: Path | None = None, until: str = "report", watcher: Watcher | None = None) -> Run:
-    """Run (or continue) `task` through the stage `until` and return its folder.
+def run(
+    task: Task,
+    *,
+    out: Path | None = None,
+    until: str = "report",
+    watcher: Watcher | None = None,
+    allow_code: bool = False,
+) -> Run:
+    """Run (or continue) `task` through the stage `until` and return its folder. `allow_code` lets the task's own metric
+    run.
 
     Raises InputError for mistakes in data or task, MachineError when this machine cannot do it, RunBusyError when
     another process works on the same folder.
@@ -48,19 +56,19 @@ def run(task: Task, *, out: Path | None = None, until: str = "report", watcher: 
     task = pinned(task)
     with new_run(task, out) as folder:
         _forget_failures(task, folder)
-        _run_stages(task, folder, until, watcher or Silent(), clock)
+        _run_stages(task, folder, until, watcher or Silent(), clock, allow_code=allow_code)
     return Run(folder.path)
 
 
-def resume(path: Path, *, until: str = "report", watcher: Watcher | None = None) -> Run:
+def resume(path: Path, *, until: str = "report", watcher: Watcher | None = None, allow_code: bool = False) -> Run:
     """Continue the run in `path` through the stage `until`, with the task that it carries. Raises as `run` does."""
     clock = time.monotonic()
     with locked(RunFolder.existing(path)) as folder:
-        _run_stages(load_task(folder.task), folder, until, watcher or Silent(), clock)
+        _run_stages(load_task(folder.task), folder, until, watcher or Silent(), clock, allow_code=allow_code)
     return Run(path)
 
 
-def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clock: float) -> None:
+def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clock: float, *, allow_code: bool) -> None:
     last = STAGES.index(until)
 
     def wanted(stage: str, path: Path) -> bool:
@@ -70,7 +78,7 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
     if last < STAGES.index("plan"):
         return
     started = None if folder.plan.is_file() else clock
-    work = Workshop(task, folder, trainable(read_splits(folder)), watcher, started)
+    work = Workshop(task, folder, trainable(read_splits(folder), task), watcher, started, allow_code=allow_code)
     if wanted("plan", folder.plan):
         make_plan(work, clock)
     for arm in arms_of(task).values():
@@ -115,18 +123,21 @@ def run_arm(work: Workshop, arm: Arm) -> None:
 
 def _left_out(work: Workshop, plan: Mapping[str, Any], arm: Arm) -> str | None:
     """Why an arm is not run, if it is not."""
+    if (why := misfit(arm, work.splits.kind)) is not None:
+        return why
     if arm.name in plan["skipped"]:
         return str(plan["skipped"][arm.name])
     if arm.taught and arm.name not in plan["trainings"]:
         return "the short and the full prompt are the same for this task"
-    return _too_late(work, plan, arm.name) if arm.taught else None
+    dispensable = arm.taught or (arm.asked and arm.asked.prompts.optional and work.task.arms == "auto")
+    return _too_late(work, plan, arm.name) if dispensable else None
 
 
 def _job(work: Workshop, bench: Bench, plan: Mapping[str, Any], name: str) -> Job:
     start, training, taught = work.start, work.task.training, ARMS[name].taught
     assert taught is not None
     return Job(
-        form=bench.form(taught.form),
+        form=taught.form_of(bench),
         settings=_settings(work, plan, name, taught),
         recipe=recipe_of(plan["settings"], taught.all_weights, work.task.seed, start.folder if start else None),
         seeds=training.seeds,
@@ -162,26 +173,33 @@ def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> floa
     makes the last steps worth most) and less when they were slow, since the budget is kept. Its share when a run is
     continued and the time it took is not known.
     """
-    share: float = plan["trainings"][name]["seconds"] * 1.05
+    planned = _planned(plan, name)
+    share: float = planned * 1.05
     if work.started is None:
         return share
     budget = plan["budget"]
     stages = [stage for stage in budget if stage != "reserve"]
     later = sum(budget[stage] for stage in stages[stages.index(name) + 1 :])
-    judging = budget[name] - plan["trainings"][name]["seconds"]
+    judging = budget[name] - planned
     spent = time.monotonic() - work.started
     left: float = work.task.budget - spent - judging - later - 0.5 * budget["reserve"]
     return left
 
 
+def _planned(plan: Mapping[str, Any], name: str) -> float:
+    """Seconds planned for a training without its judging, or for a whole prompting arm."""
+    seconds: float = plan["trainings"][name]["seconds"] if name in plan["trainings"] else plan["budget"][name]
+    return seconds
+
+
 def _too_late(work: Workshop, plan: Mapping[str, Any], name: str) -> str | None:
-    """Why a planned training cannot begin any more, if earlier stages took its time."""
-    planned, left = plan["trainings"][name]["seconds"], _maximum_seconds(work, plan, name)
+    """Why a planned training or dispensable prompt cannot begin any more, if earlier stages took its time."""
+    planned, left = _planned(plan, name), _maximum_seconds(work, plan, name)
     if left >= _LEAST_SHARE * planned:
         return None
     return (
         f"earlier stages took longer than planned: {max(0.0, left):.0f} s of the budget are left of {planned:.0f} s "
-        "for this training; give a longer budget, or run it when the machine has less to do"
+        "for it; give a longer budget, or run it when the machine has less to do"
     )
 
 
@@ -194,5 +212,7 @@ def _check_arms(task: Task) -> None:
         unknown = [name for name in task.arms if name not in known]
         if unknown:
             raise InputError(f"unknown arms {unknown}", where="arms", cure=f"known: {', '.join(known)}")
+    if not task.data.documents and any(name.partition(AT)[0] == DOCUMENTS for name in arms_of(task)):
+        raise InputError("the arm 'documents' needs a folder of texts", where="arms", cure="name it in data.documents")
     asked = {arm.provider for arm in arms_of(task).values()}
     check_keys({name: provider for name, provider in task.providers.items() if name in asked})

@@ -13,6 +13,7 @@ from tuneworth.task import Training
 _BASE_RATE = 5e-5 * 10 * 1.5
 _WIDTH_EXPONENT = 0.78
 _FULL_SHARE = 0.1
+_PREFERENCE_SHARE, _PREFERENCE_EPOCHS = 0.1, 3
 _RSLORA_ALPHA = 8  # at rank 16 the same scale as alpha 32 without the root
 
 
@@ -48,8 +49,11 @@ class TrainingPlan:
         return {name: getattr(self, name).to_json() for name in self.__slots__}
 
 
-def training_plan(chosen: Training, *, train_rows: int, width: int) -> TrainingPlan:
-    """Settings for `train_rows` rows on a model of hidden size `width`; what the user fixed stays fixed."""
+def training_plan(chosen: Training, *, train_rows: int, width: int, preference: bool = False) -> TrainingPlan:
+    """Settings for `train_rows` rows on a model of hidden size `width`; what the user fixed stays fixed.
+
+    Preferences move a model that answers already: a tenth of the rate, and few passes, or it learns the pairs by heart.
+    """
 
     def pick(name: str, value: float, reason: str) -> Setting:
         fixed = getattr(chosen, name)
@@ -58,8 +62,10 @@ def training_plan(chosen: Training, *, train_rows: int, width: int) -> TrainingP
         return Setting(value, f"{reason} (override: training.{name})", "default")
 
     epochs = next(e for limit, e in ((400, 10), (1500, 8), (5000, 5), (10**12, 3)) if train_rows < limit)
+    epochs = min(epochs, _PREFERENCE_EPOCHS) if preference else epochs
     batch = 16 if train_rows < 3000 else 32
-    rate = float(f"{_BASE_RATE * (2000 / width) ** _WIDTH_EXPONENT:.1e}")
+    share = _PREFERENCE_SHARE if preference else 1
+    rate = float(f"{share * _BASE_RATE * (2000 / width) ** _WIDTH_EXPONENT:.1e}")
     rank = pick("rank", 16, "enough capacity for a task of this size; more costs time and changes little")
     method = "lora" if chosen.method == "auto" else chosen.method
     alpha = Setting(2 * int(rank.value), "twice the rank, so that the learning rate does not depend on it", "default")
@@ -70,7 +76,7 @@ def training_plan(chosen: Training, *, train_rows: int, width: int) -> TrainingP
         method=Setting(method, *_why_method(chosen.method)),
         epochs=pick("epochs", epochs, f"{train_rows:,} rows: few rows need more passes, many rows fewer"),
         batch_size=pick("batch_size", batch, "small enough for many steps, large enough to fill the matrix units"),
-        learning_rate=pick("learning_rate", rate, f"LoRA rule for a model of width {width}"),
+        learning_rate=pick("learning_rate", rate, f"LoRA rule for a model of width {width}{', a tenth' * preference}"),
         full_learning_rate=full_rate,
         rank=rank,
         alpha=alpha,

@@ -1,5 +1,5 @@
 """Messages become token ids and loss mask: the only place that knows special tokens and chat templates."""
 
-from tuneworth.rendering.renderer import Messages, Rendered, Renderer
+from tuneworth.rendering.renderer import Messages, Rendered, Renderer, Tools
 
-__all__ = ["Messages", "Rendered", "Renderer"]
+__all__ = ["Messages", "Rendered", "Renderer", "Tools"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,14 @@ from tokenizers import Tokenizer
 
 from tuneworth.errors import InputError
 from tuneworth.rendering.template import PLAIN_TEMPLATE, ChatTemplate
+from tuneworth.rendering.tools import without_tools
 
 Messages = Sequence[Mapping[str, Any]]
+"""Messages in OpenAI's shape: role, content, and tool_calls of the assistant's; tool messages answer them."""
+
+Tools = Sequence[Mapping[str, Any]]
+"""Tool definitions in OpenAI's shape."""
+
 _PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
 
@@ -55,6 +61,8 @@ class Renderer:
         self._plain: Tokenizer = Tokenizer.from_str(json.dumps(definition | {"added_tokens": []}))
         self.end_id = self._find_end(special.get("eos_token"))
         """The token that ends an answer."""
+        self.knows_tools = self._find_tools()
+        """Whether the template renders tools and calls itself; otherwise they are told in plain text (tools.py)."""
 
     @classmethod
     def load(cls, folder: Path) -> Renderer:
@@ -89,12 +97,12 @@ class Renderer:
         """The tokenizer as in tokenizer.json."""
         return self._tokenizer.to_str()
 
-    def prompt(self, messages: Messages) -> list[int]:
+    def prompt(self, messages: Messages, tools: Tools = ()) -> list[int]:
         """Token ids up to where the assistant starts to write its answer."""
-        hidden, unhide = self._hide(messages)
-        return self._encode(self.template.render(hidden, generate=True), unhide)
+        hidden, told, unhide = self._hide(*self._told(messages, tools))
+        return self._encode(self.template.render(hidden, generate=True, tools=told), unhide)
 
-    def training(self, messages: Messages) -> Rendered:
+    def training(self, messages: Messages, tools: Tools = ()) -> Rendered:
         """Token ids of a conversation whose last message is the assistant's; that answer and its end are trained.
 
         The ids before the answer are those of `prompt(messages[:-1])`. Raises InputError when the last message is
@@ -102,17 +110,35 @@ class Renderer:
         """
         if not messages or messages[-1]["role"] != "assistant":
             raise InputError("the last message is not the assistant's: there is nothing to train")
-        hidden, unhide = self._hide(messages)
-        before = self.template.render(hidden[:-1], generate=True)
-        answer = self._answer_text(hidden, before)
+        hidden, told, unhide = self._hide(*self._told(messages, tools))
+        before = self.template.render(hidden[:-1], generate=True, tools=told)
+        answer = self._answer_text(hidden, before, told)
         # What the answer holds must not change how the prompt is encoded, so the prompt is encoded without it.
-        prompt_ids = self.prompt(messages[:-1]) if unhide else self._encode(before, {})
+        prompt_ids = self.prompt(messages[:-1], tools) if unhide else self._encode(before, {})
         ids = self._encode(before + answer, unhide)
         if ids[: len(prompt_ids)] != prompt_ids:
             # A merge across the border of prompt and answer: the served model never sees it, so neither may we.
             ids = prompt_ids + self._encode(answer, unhide)
         trained = len(ids) - len(prompt_ids)
         return Rendered(tuple(ids), (False,) * len(prompt_ids) + (True,) * trained)
+
+    def conversation(self, messages: Messages, places: Sequence[int], tools: Tools = ()) -> list[Rendered]:
+        """A conversation whose assistant messages at `places` (rising) are trained, each with its end.
+
+        One row, where each trained answer stands behind the very tokens that it is served behind. A template that
+        writes earlier turns otherwise than it wrote them (it drops their thinking, say) gives further rows, one for
+        each beginning, so that no answer is trained behind a prompt that is never served.
+        """
+        if not places:
+            raise InputError("no answer of the conversation is to be learnt (all have weight 0)")
+        rows: list[Rendered] = []
+        for place in places:
+            row = self.training(messages[: place + 1], tools)
+            if rows and row.ids[: len(rows[-1].ids)] == rows[-1].ids:
+                rows[-1] = Rendered(row.ids, rows[-1].trained + row.trained[len(rows[-1].ids) :])
+            else:
+                rows.append(row)
+        return rows
 
     def answer_ids(self, answer: str) -> list[int]:
         """The tokens that a model writes for `answer` (a label, say), without the end token."""
@@ -127,10 +153,12 @@ class Renderer:
         """Token ids of plain text; nothing in it becomes a control token."""
         return self._plain.encode(text, add_special_tokens=False).ids
 
-    def _answer_text(self, messages: list[dict[str, Any]], before: str) -> str:
+    def _answer_text(self, messages: list[dict[str, Any]], before: str, tools: Tools = ()) -> str:
         """The answer as the template writes it, through its end token."""
         content = messages[-1]["content"]
-        full = self.template.render(messages, generate=False)
+        full = self.template.render(messages, generate=False, tools=tools)
+        if messages[-1].get("tool_calls"):
+            return self._calls_text(full, before)
         for written in (content, content.strip()):
             if full.startswith(before + written):
                 tail = full[len(before) + len(written) :]
@@ -139,7 +167,9 @@ class Renderer:
             # The template writes the prompt otherwise once the answer is there (thinking blocks, for example).
             # What is served counts: the prompt as rendered, then the answer, then the template's own ending.
             mark = chr(_PRIVATE_USE.stop - 1)
-            marked = self.template.render([*messages[:-1], {**messages[-1], "content": mark}], generate=False)
+            marked = self.template.render(
+                [*messages[:-1], {**messages[-1], "content": mark}], generate=False, tools=tools
+            )
             head, _, tail = marked.rpartition(mark)
             written = content if full.endswith(content + tail) else content.strip()
             space = head[len(head.rstrip()) :]
@@ -153,6 +183,41 @@ class Renderer:
             )
         return f"{written}{tail[: end.end()]}"
 
+    def _calls_text(self, full: str, before: str) -> str:
+        """The answer that holds calls, as a template that knows tools writes it, through its end token."""
+        end = str(self._tokenizer.id_to_token(self.end_id))
+        stop = full.find(end, len(before))
+        if not full.startswith(before) or stop < 0:
+            raise InputError(
+                "the chat template writes tool calls otherwise than its prompt ends", where="chat template"
+            )
+        return full[len(before) : stop + len(end)]
+
+    def _find_tools(self) -> bool:
+        """Whether the template writes a tool's name for the tool and for a call, behind its own prompt."""
+        name = "probe_of_tools"
+        function = {"name": name, "description": "x", "parameters": {"type": "object"}}
+        tools: list[dict[str, Any]] = [{"type": "function", "function": function}]
+        call = {"id": "call_0001", "type": "function", "function": {"name": name, "arguments": {"x": 1}}}
+        talk: list[dict[str, Any]] = [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+        ]
+        try:
+            before = self.template.render(talk[:1], generate=True, tools=tools)
+            full = self.template.render(talk, generate=False, tools=tools)
+            return name in before and name in self._calls_text(full, before)
+        except InputError:
+            return False
+
+    def _told(self, messages: Messages, tools: Tools) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Messages and tools as the template takes them."""
+        if not tools and not any(m.get("tool_calls") or m["role"] == "tool" for m in messages):
+            return [dict(message) for message in messages], []
+        if not self.knows_tools:
+            return without_tools(messages, tools), []
+        return [_with_objects(message) for message in messages], [dict(tool) for tool in tools]
+
     def _find_end(self, eos: str | None) -> int:
         probe = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
         answer = self._answer_text(probe, self.template.render(probe[:1], generate=True))
@@ -163,19 +228,22 @@ class Renderer:
             raise InputError("the tokenizer has no end token", where="tokenizer.json")
         return found
 
-    def _hide(self, messages: Messages) -> tuple[list[dict[str, Any]], dict[str, str]]:
-        """Messages in which every control string of the content is one private character, and the way back."""
-        contents = [str(message["content"]) for message in messages]
-        if not any(self._structure.search(content) for content in contents):
-            return [dict(message) for message in messages], {}
-        used = set().union(*contents)
+    def _hide(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, str]]:
+        """Messages and tools in which every control string is one private character, and the way back."""
+        texts = [text for message in messages for text in _texts(message)] + [t for tool in tools for t in _texts(tool)]
+        if not any(self._structure.search(text) for text in texts):
+            return messages, tools, {}
+        used = set().union(*texts)
         free = (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
         hidden = dict(zip(self._structural, free, strict=False))
         unhide = {character: token for token, character in hidden.items()}
-        return [
-            {**message, "content": self._structure.sub(lambda found: hidden[found.group()], content)}
-            for message, content in zip(messages, contents, strict=True)
-        ], unhide
+
+        def hide(text: str) -> str:
+            return self._structure.sub(lambda found: hidden[found.group()], text)
+
+        return [_changed(m, hide) for m in messages], [_changed(tool, hide) for tool in tools], unhide
 
     def _encode(self, text: str, unhide: Mapping[str, str]) -> list[int]:
         if not unhide:
@@ -196,3 +264,35 @@ class Renderer:
                 ids.append(self._control_ids[before])
                 position = found.end()
         return ids
+
+
+def _with_objects(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message whose calls have their arguments as objects, which is what templates write out."""
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.loads(call["function"]["arguments"])}}
+        for call in message.get("tool_calls") or ()
+    ]
+    return {**message, "content": message.get("content") or "", **({"tool_calls": calls} if calls else {})}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a message or tool, names of arguments too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(key): _changed(inner, change) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_changed(inner, change) for inner in value]
+    return value

@@ -57,7 +57,9 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise InputError(f"the chat template does not compile: {error}", where="chat template") from None
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, generate: bool) -> str:
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], *, generate: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
         """The conversation as text; with `generate`, up to where the assistant starts to write.
 
         Raises InputError with the template's own words when it refuses the conversation.
@@ -66,7 +68,7 @@ class ChatTemplate:
             text = self._template.render(
                 messages=list(messages),
                 add_generation_prompt=generate,
-                tools=None,
+                tools=list(tools) or None,
                 documents=None,
                 **self._special,
             )

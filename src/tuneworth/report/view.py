@@ -14,6 +14,7 @@ from typing import Any
 from tuneworth.decision.wording import about, percent, usd
 from tuneworth.report.charts import Axis, Lines, Mark, Series, linear_axis, log_axis, short_count, short_usd
 from tuneworth.report.data import Document, ReportData
+from tuneworth.report.kinds import Table, fields, further_metrics, not_allowed, turns
 
 _DASHES = ("", "7 5", "2 5", "12 4 2 4", "1 8")
 _SEVERITIES = ("error", "warn", "info")
@@ -254,6 +255,18 @@ class View:
             series = [Series("validation score", arm["tone"], scores, dots=True)]
             plots.append(Lines("Validation score", words, x, y, "step", "score", series))
         return plots
+
+    # --- what the kind of task measures ---
+
+    @property
+    def measures(self) -> Sequence[Table]:
+        """Numbers beside the score, of all arms."""
+        return [table for table in (further_metrics(self.done), turns(self.done)) if table is not None]
+
+    @property
+    def faults(self) -> Sequence[Table]:
+        """Fields and answers that go wrong, of the arms whose mistakes are laid open."""
+        return [table for table in (fields(self.shown), not_allowed(self.shown)) if table is not None]
 
     # --- mistakes ---
 

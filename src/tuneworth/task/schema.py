@@ -4,7 +4,7 @@ the command line, the commented file that `init` writes, and the documentation r
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
@@ -68,12 +68,16 @@ class Data(Section):
     test: str | None = Field(None, description="rows for judging; split off train when absent")
     test_share: float = Field(0.2, ge=0.01, le=0.5, description="share of the rows that is split off for judging")
     traffic: str | None = Field(None, description="a sample of real requests; the audit says which are not covered")
+    documents: str | None = Field(None, description="a folder of texts (.txt, .md): prompting with passages is an arm")
     columns: Columns = Field(default_factory=Columns, description="which column is what; guessed if absent")
 
 
 class Prompt(Section):
     system: str | None = Field(None, description="the system message you use today; ours when absent")
     labels: Literal["auto"] | list[str] = Field("auto", description="the allowed answers, or auto")
+    json_schema: dict[str, Any] | None = Field(
+        None, description="JSON Schema of extracted objects; read off the training answers when absent"
+    )
 
 
 class Provider(Section):
@@ -124,6 +128,9 @@ class Training(Section):
     from_: str | None = Field(
         None, alias="from", description="a run folder: its best fine-tuned arm is where training starts"
     )
+    turns: Literal["all", "last"] = Field(
+        "all", description="which answers of a conversation are learnt; those of weight 0 never are"
+    )
     epochs: float | None = Field(None, gt=0, le=50, description="passes over the training rows")
     batch_size: int | None = Field(None, ge=1, le=256, description="rows in one optimiser step")
     learning_rate: float | None = Field(None, gt=0, le=1, description="peak learning rate")
@@ -151,7 +158,11 @@ class Task(Section):
         {}, description="hosted models to compare: name: {base_url, model, api_key_env, prices}"
     )
     arms: Literal["auto"] | list[str] = Field("auto", description="the ways to compare, or auto for all that apply")
-    metric: Literal["auto", "accuracy", "exact-match", "rouge-l"] = Field("auto", description="how an answer is scored")
+    metric: str = Field(
+        "auto",
+        pattern=r"^[a-z][a-z0-9-]{0,39}$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="the score that the verdict is made from: auto, a name, or your own package.module:function",
+    )
     decision: Decision = Field(default_factory=Decision, description="what the verdict weighs")
     training: Training = Field(default_factory=Training, description="settings of the training; auto when absent")
     budget: Seconds = Field(600.0, gt=0, description="wall time of the whole run, for example 10m")

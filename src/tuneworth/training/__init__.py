@@ -3,7 +3,14 @@
 from tuneworth.training.batches import Pack, Row, epoch_batches, micro_batches, pack
 from tuneworth.training.loop import train
 from tuneworth.training.loss import answer_loss
-from tuneworth.training.preference import Pair, pair_packs, preference_loss, preference_scores, with_reference
+from tuneworth.training.preference import (
+    Pair,
+    log_probabilities,
+    pair_packs,
+    preference_loss,
+    preference_scores,
+    with_reference,
+)
 from tuneworth.training.records import Checkpoint, DivergedError, Hooks, Outcome, Settings, row_packs
 from tuneworth.training.schedule import learning_rate
 
@@ -19,6 +26,7 @@ __all__ = [
     "answer_loss",
     "epoch_batches",
     "learning_rate",
+    "log_probabilities",
     "micro_batches",
     "pack",
     "pair_packs",

@@ -8,7 +8,7 @@ the first loss is ln 2).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -75,6 +75,14 @@ def answer_log_probabilities(model: torch.nn.Module, packed: Pack) -> Tensor:
     return of_tokens.new_zeros(len(packed.row_ids)).index_add(0, packed.owner, of_tokens)
 
 
+@torch.no_grad()
+def log_probabilities(model: torch.nn.Module, packs: Iterable[Pack]) -> Iterator[tuple[tuple[str, ...], list[float]]]:
+    """For each pack the ids of its rows and log p of each row's trained tokens, in nats."""
+    model.eval()
+    for packed in packs:
+        yield packed.row_ids, answer_log_probabilities(model, packed).tolist()
+
+
 def margins(model: torch.nn.Module, packed: PairPack) -> Tensor:
     """[pairs]: r(chosen) - r(rejected), over 0 where the model prefers the chosen answer more than the reference."""
     chosen, rejected = answer_log_probabilities(model, packed).view(-1, 2).unbind(1)
@@ -105,9 +113,14 @@ def with_reference(model: torch.nn.Module, pairs: Sequence[Pair], maximum_tokens
 def preference_scores(
     model: torch.nn.Module, pairs: Sequence[Pair], beta: float, maximum_tokens: int, device: str
 ) -> dict[str, float]:
-    """`validation_loss`, the mean over pairs, and `validation_score`, the share of pairs with a margin over 0."""
-    found = torch.cat([margins(model, packed) for packed in pair_packs(pairs, maximum_tokens, device)])
+    """`validation_loss`, the mean over pairs, and `validation_score`, the share of pairs whose better answer the model
+    finds likelier (a tie counts half): what arms are judged by. `validation_reward_accuracy` is the share with a margin
+    over the reference's."""
+    packs = list(pair_packs(pairs, maximum_tokens, device))
+    found = torch.cat([margins(model, packed) for packed in packs])
+    plain = found + torch.cat([packed.reference.to(found.dtype) for packed in packs])
     return {
         "validation_loss": float(-logsigmoid(beta * found).mean()),
-        "validation_score": float((found > 0).double().mean()),
+        "validation_score": float((torch.sign(plain) / 2 + 0.5).double().mean()),
+        "validation_reward_accuracy": float((found > 0).double().mean()),
     }
