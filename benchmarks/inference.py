@@ -174,7 +174,7 @@ class Bench:
         """This machine's rates, and what they allow."""
         import torch
 
-        from tuneworth.models.machine import matrix_rate, memory_rate
+        from tuneworth.models.rates import matrix_rate, memory_rate
 
         torch.set_num_threads(self._threads)
         config = json.loads((self._model.path / "config.json").read_text("utf-8"))
@@ -182,7 +182,7 @@ class Bench:
         heads = config["num_key_value_heads"] / config["num_attention_heads"]
         weights = layers * int(hidden * hidden * (2 + 2 * heads) + 3 * hidden * inner)
         head = hidden * config["vocab_size"]
-        flops, read = matrix_rate(torch.bfloat16, seconds=2.0), memory_rate(2.0)
+        flops, read = matrix_rate(torch.bfloat16, seconds=2.0), memory_rate(seconds=2.0)
         limits = {}
         for name in ("classification", "classification_short"):
             prompts = prompts_of(name, self._renderer, 384)["prompts"]

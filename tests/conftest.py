@@ -27,3 +27,11 @@ def embedded() -> Path:
         return embedded_folder()
     except MachineError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(autouse=True)
+def _own_looks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at test rows are written down outside the user's cache, and each test is the first to look."""
+    from tuneworth.store import looks
+
+    monkeypatch.setattr(looks, "cache_folder", lambda: tmp_path_factory.mktemp("looks"))

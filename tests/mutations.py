@@ -383,7 +383,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the forecast of a sample starts at the sample", "data/size.py",
-        "by_size.mean(axis=0), tested, rows)", "by_size.mean(axis=0), tested, len(texts))",
+        "np.array(sizes), scores, tested, rows)", "np.array(sizes), scores, tested, len(labels))",
         "data", "test_the_forecast_of_a_sample",
     ),
     Mutation(
@@ -652,6 +652,43 @@ MUTATIONS = [
     Mutation(
         "what one probe takes is given to the next one too", "plan/probing.py",
         "            left_seconds -= seconds[name]\n", "", "plan/test_probes_planned.py", "test_probes_are_afforded",
+    ),
+    Mutation(
+        "the last number of a cut text is its answer (law 51)", "evaluation/metrics/finals.py",
+        "    if not whole:\n        return None\n", "", "evaluation", "test_law_51",
+    ),
+    Mutation(
+        "answers of weight 0 are learnt (law 11)", "evaluation/prompts.py",
+        'if m.role == "assistant" and m.weight != 0]', 'if m.role == "assistant"]', "rendering", "test_law_11",
+    ),
+    Mutation(
+        "only the last turn is trained whatever is asked (law 11)", "evaluation/prompts.py",
+        'learnt[-1:] if turns == "last" else learnt', "learnt[-1:]", "rendering", "test_law_11",
+    ),
+    Mutation(
+        "earlier turns are trained behind prompts that are never served (law 24)", "rendering/renderer.py",
+        "if rows and row.ids[: len(rows[-1].ids)] == rows[-1].ids:", "if rows:", "rendering", "template_that_forgets",
+    ),
+    Mutation(
+        "control strings in tool calls are control tokens (law 26)", "rendering/renderer.py",
+        "return [_changed(m, hide) for m in messages],", "return messages,", "rendering", "test_law_26",
+    ),
+    Mutation(
+        "calls are compared in the order they were written", "evaluation/metrics/calls.py",
+        "        left.remove(match)\n    return not left", "        left.remove(match)\n    return given == wanted",
+        "evaluation", "parallel_calls",
+    ),
+    Mutation(
+        "a failed call is scored as if it were an answer (law 51)", "evaluation/metrics/metric.py",
+        "if error is None and answer.text.strip():", "if answer.text.strip():", "evaluation", "gets_a_score",
+    ),
+    Mutation(
+        "the user's code runs without being allowed", "evaluation/metrics/own.py",
+        "    if not allow_code:\n", "    if False:\n", "evaluation", "nothing_is_imported",
+    ),
+    Mutation(
+        "a score outside 0 to 1 passes", "evaluation/metrics/own.py",
+        "and 0 <= number <= 1 else None", "else None", "evaluation", "no_number_in_0_to_1",
     ),
 ]  # fmt: skip
 

@@ -28,3 +28,10 @@ def test_an_audit_is_shown_in_80_columns_the_most_serious_first(capsys):
     places = [shown.index(word) for word in ("domain", "size", "[grave]", "[medium]", "[minor]")]
     assert places == sorted(places)
     assert "train.csv lines 2, 3, 4, 5, 6, 7, 8, 9; 30 more in" in " ".join(shown.split())
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(capsys):
+    rows = [{"file": f"data/{part}/seq.in", "line": 3, "id": ""} for part in ("train", "test")]
+    finding = {"severity": "info", "message": "odd", "code": "odd", "rows": rows, "repair": None}
+    show_audit({"rows": {"train": 1}, "answers": {}, "findings": [finding]})
+    assert "train/seq.in line 3; test/seq.in line 3" in capsys.readouterr().out

@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any
 
@@ -190,6 +191,7 @@ def show_audit(audit: Mapping[str, Any]) -> None:
         head = Text(f"  {question:<11}") + Text(f"{status.replace('-', ' '):<14}", _COLOURS[status])
         _print_wrapped(console, head, answer["why"], width)
     findings = sorted(audit["findings"], key=lambda finding: _SEVERITIES.index(finding["severity"]))
+    names = _short_names({row["file"] for finding in findings for row in finding["rows"]})
     if findings:
         counts = Counter(finding["severity"] for finding in findings)
         words = [
@@ -204,18 +206,28 @@ def show_audit(audit: Mapping[str, Any]) -> None:
         _print_wrapped(console, head, f"{finding['message']}  [{finding['code']}]", width)
         indent = Text(" " * 6)
         if finding["rows"]:
-            _print_wrapped(console, indent + Text("rows  ", "dim"), _places(finding), width)
+            _print_wrapped(console, indent + Text("rows  ", "dim"), _places(finding, names), width)
         if finding["repair"]:
             _print_wrapped(console, indent + Text("cure  ", "dim"), finding["repair"], width)
     console.print()
 
 
-def _places(finding: Mapping[str, Any]) -> str:
+def _short_names(files: Collection[str]) -> dict[str, str]:
+    """The name of each file, with as many of its folders as tell all of them apart: `test/seq.in`."""
+    parts = {file: PurePath(file).parts for file in files}
+    for length in range(1, max(map(len, parts.values()), default=0) + 1):
+        names = {file: "/".join(path[-length:]) for file, path in parts.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    return {file: file for file in files}
+
+
+def _places(finding: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """`train.csv lines 4, 8; test.csv line 2; 90 more in audit.json`."""
     shown = finding["rows"][:_PLACES]
     by_file: dict[str, list[str]] = {}
     for row in shown:
-        by_file.setdefault(row["file"].rpartition("/")[2], []).append(f"{row['line']:,}")
+        by_file.setdefault(names[row["file"]], []).append(f"{row['line']:,}")
     places = [f"{file} line{'s' * (len(lines) > 1)} {', '.join(lines)}" for file, lines in by_file.items()]
     more = len(finding["rows"]) - len(shown)
     return "; ".join([*places, f"{more} more in audit.json"] if more else places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import unicodedata
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_a_different_earlier_turn_makes_a_different_question():
 def test_too_long_rows_and_lengths_are_measured_with_the_given_counter():
     train = [row(n, "x" * n) for n in range(1, 101)]
     test = [row(1, "y" * 95, file="t")]
-    found = audit(train, [], test, kind="generation", ruler=Ruler(lambda e: len(e.text), 90))
+    found = audit(train, [], test, kind="generation", ruler=Ruler(lambda rows: [len(e.text) for e in rows], 90))
     assert found.tokens == {"min": 1, "p50": 51, "p95": 95, "max": 100, "rows": 101, "context": 90}
     by_split = {finding.split: finding for finding in found.findings if finding.code == "too-long"}
     assert lines(by_split["train"]) == list(range(91, 101))
@@ -313,3 +314,16 @@ def test_pandalm_answers_are_grouped_by_their_instruction(shared_data: Path):
     kept = {place.line for place in (RowRef.of(e) for e in reading.examples)}
     assert only(found, "groups").count == 158 == len({e.group for e in reading.examples})
     assert len(kept) == 893
+
+
+def pair(line: int, better: str, worse: str, text: str = "Which tea is best?") -> Example:
+    return dataclasses.replace(row(line, text, better), rejected=Message("assistant", worse))
+
+
+def test_several_pairs_of_one_question_are_no_flaw_but_equal_and_turned_pairs_are():
+    several = [pair(n, f"green tea number {n}", "none at all") for n in range(1, 60)]
+    assert codes(audited(several, kind="preference")) == []
+    found = audited([*several, pair(60, "none at all", "green tea number 7"), several[3]], kind="preference")
+    assert codes(found) == [("duplicate-exact", "train", 1), ("contradiction", None, 1)]
+    assert sorted(lines(only(found, "contradiction"))) == [7, 60]
+    assert lines(only(found, "duplicate-exact")) == [4]

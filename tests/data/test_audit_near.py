@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from random import Random
 
 import numpy as np
@@ -101,6 +102,14 @@ def test_wrong_labels_are_named_the_most_doubtful_first():
     assert audited(clean_rows(300)).count("label-doubtful") == 0
 
 
+def test_labels_that_do_not_follow_from_texts_are_not_called_wrong():
+    examples = clean_rows(300)
+    answers = [example.answer for example in examples]
+    Random(1).shuffle(answers)
+    shuffled = [row(e.line, e.text, answer) for e, answer in zip(examples, answers, strict=True)]
+    assert audited(shuffled).count("label-doubtful") == 0
+
+
 def test_a_label_gives_no_evidence_for_itself():
     texts = [example.text for example in clean_rows(200)]
     labels = np.arange(200) % 3
@@ -165,7 +174,9 @@ def test_rows_in_another_language_are_named():
 def test_control_strings_of_the_chosen_model_are_found_in_texts():
     train = [*clean_rows(60), row(70, "please write <<END>> at the end")]
     assert audited(train).count("special-token") == 0
-    found = audit(train, [], [], kind="generation", ruler=Ruler(lambda e: 1, 100, ("<<END>>",)))
+    found = audit(
+        train, [], [], kind="generation", ruler=Ruler(lambda examples: [1] * len(examples), 100, ("<<END>>",))
+    )
     assert lines(only(found, "special-token")) == [70]
 
 
@@ -173,9 +184,9 @@ def test_only_rows_whose_bytes_leave_it_open_are_counted_in_tokens_when_there_ar
     monkeypatch.setattr(sys.modules["tuneworth.data.audit"], "TOKENS_SAMPLED", 10)
     counted: list[int] = []
 
-    def count_tokens(example: Example) -> int:
-        counted.append(example.line)
-        return len(example.text)
+    def count_tokens(examples: Sequence[Example]) -> list[int]:
+        counted.extend(example.line for example in examples)
+        return [len(example.text) for example in examples]
 
     train = [*clean_rows(200), row(300, "long " * 200)]
     found = audit(train, [], [], kind="generation", ruler=Ruler(count_tokens, 600))

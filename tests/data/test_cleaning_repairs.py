@@ -53,7 +53,7 @@ def test_repeats_with_the_same_answer_go_and_contradictions_stay():
 
 def test_rows_too_long_for_the_model_leave_train_and_validation_only():
     parts = [rows(name, [(f"{name} short", "x"), (f"{name} " + "long " * 50, "x")]) for name in ("tr", "va", "te")]
-    found = audit(*parts, kind="generation", ruler=Ruler(lambda e: len(e.text), 100))
+    found = audit(*parts, kind="generation", ruler=Ruler(lambda rows: [len(e.text) for e in rows], 100))
     result = clean(*parts, found)
     assert [len(part) for part in (result.train, result.validation, result.test)] == [1, 1, 2]
     assert {(r.split, r.code) for r in result.removed} == {("train", "too-long"), ("validation", "too-long")}

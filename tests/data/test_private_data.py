@@ -17,6 +17,7 @@ from tuneworth.data.private import private_kinds
         ("ring 5552671", ["pii-phone"]),
         ("06 12 34 56 78", ["pii-phone"]),
         ("order 5552671", []),
+        ("so 760-300-150=310 are left", []),
         ("on 2024-01-15 and 03.11.2020 14:30", []),
         ("it cost 612 345 678 EUR", []),
         ("it cost $1,234,567.89", []),

@@ -36,6 +36,7 @@ KEYS = {
     "power",
     "meanwhile",
     "sensitivity",
+    "saving",
     "test_groups",
 }
 ARM_KEYS = {

@@ -8,6 +8,8 @@ import pytest
 
 from evaluation.rows import judged, raw, row
 from tuneworth.errors import InputError
+from tuneworth.evaluation.metrics import check_metric, choose_metric
+from tuneworth.task import Task
 
 CODE = """
 def score(example, answer):
@@ -35,6 +37,14 @@ def test_it_scores_every_answer_and_its_faults_are_errors_of_their_rows(here: st
     assert answers[1].error == f"{here}:score raised KeyError: 'no such thing'"
     assert answers[2].error is None
     assert "chrf" in totals  # the kind's own numbers stand beside it
+
+
+def test_it_is_tried_on_the_rows_own_answers_before_anything_starts(here: str) -> None:
+    metric = choose_metric(Task(metric=f"{here}:score"), "generation", (), allow_code=True)
+    check_metric(metric, [row("12345", 0)])
+    with pytest.raises(InputError, match=r"cannot score the row's own answer: .*no such thing") as raised:
+        check_metric(metric, [row("12345", 0), row("crash", 1)])
+    assert raised.value.problems[0].where == "file.jsonl:2 (id r1)"
 
 
 @pytest.mark.parametrize("text", ["two", "nan", "text", "none"])

@@ -24,7 +24,7 @@ from tuneworth.evaluation.tuned import Attempt
 from tuneworth.evaluation.watching import Silent
 from tuneworth.pipeline import curve_drawing, probing, running
 from tuneworth.pipeline.curve_drawing import was_whole
-from tuneworth.pipeline.probing import Clock, forgetting_json, robustness_json
+from tuneworth.pipeline.probing import Clock, Stage, forgetting_json, robustness_json
 from tuneworth.plan.probing import PROBES
 from tuneworth.task import load_task
 
@@ -168,23 +168,31 @@ def test_law_9_an_interrupted_probe_goes_on_with_the_next_part(place: Path, tmp_
     assert read(other / "learning_curve.json")["points"] == read(place / "run/learning_curve.json")["points"]
 
 
-def test_a_budget_without_room_skips_every_probe_and_says_why(place: Path, tmp_path: Path) -> None:
+def test_a_budget_without_room_skips_every_probe_until_it_is_asked_for(place: Path, tmp_path: Path) -> None:
     other = tmp_path / "run"
-    running.run(task(place), out=other, until="split")
-    plan = read(place / "run" / "plan.json")
+    shutil.copytree(place / "run", other)
+    why = "it needs 9 s, and the arms leave 0 s of the budget"
+    plan = read(other / "plan.json")
     for name in PROBES:
         plan["budget"].pop(name)
-        plan["probes"][name]["why"] = "it needs 9 s, and the arms leave 0 s of the budget"
+        plan["probes"][name]["why"] = why
     (other / "plan.json").write_text(json.dumps(plan))
+    lost = other / "arms/lora-short/forgetting.json"
+    for path in (lost, other / "probes.json", other / "verdict.json", other / "report.html"):
+        path.unlink()
     running.resume(other)
-    found = read(other / "probes.json")["probes"]
-    assert {probe["why"] for probe in found.values()} == {"it needs 9 s, and the arms leave 0 s of the budget"}
-    assert not list(other.glob("arms/*/robustness.json"))
+    assert {probe["why"] for probe in read(other / "probes.json")["probes"].values()} == {why}
+    assert not lost.exists()
     verdict = read(other / "verdict.json")
     running.resume(other, until="probe")
     assert {probe["status"] for probe in read(other / "probes.json")["probes"].values()} == {"done"}
-    assert read(other / "verdict.json")["arms"][0]["score"] == verdict["arms"][0]["score"]
-    assert read(other / "verdict.json") != verdict  # decided again, now with what the probes found
+    arms = [
+        next(arm for arm in of["arms"] if arm["name"] == "lora-short") for of in (verdict, read(other / "verdict.json"))
+    ]
+    assert [arm["forgetting"] is None for arm in arms] == [True, False]  # decided again, with what was found
+    assert arms[0]["score"] == arms[1]["score"]
+    assert arms[1]["robustness"].keys() >= {"typos", "case", "spacing"}
+    assert read(other / "verdict.json")["learning_curve"]["arm"] == "lora-short"
 
 
 def test_a_training_that_the_budget_cuts_short_is_no_point(
@@ -223,6 +231,14 @@ def test_a_probe_is_begun_only_when_its_time_is_there() -> None:
     assert probing._why_not(PLAN, "forgetting", clock(32)) == "no room"
     assert probing._why_not(PLAN, "forgetting", clock(40)) is None  # the arms were quicker than planned
     assert "nothing to probe" in str(probing._why_not(PLAN, "learning_curve", clock(1000)))
+
+
+def test_a_hosted_model_is_not_asked_what_would_be_paid_for(place: Path) -> None:
+    folder = load_run(place / "run").folder
+    record = {"name": "few-shot@gpt", "family": "prompt", "status": "done"}
+    stage = Stage(SimpleNamespace(folder=folder), None, clock(9), None, ())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="paid for"), stage.probed(record):
+        pass
 
 
 def test_a_continued_run_makes_the_planned_probes_and_no_others() -> None:

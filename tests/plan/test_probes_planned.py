@@ -55,6 +55,13 @@ def test_probes_are_afforded_in_order_and_what_is_left_out_says_why() -> None:
     assert "tuneworth probe" in skipped[FORGETTING]
 
 
+def test_what_the_verdict_needs_comes_first() -> None:
+    seconds = {CLASSICAL_CURVE: 10.0, AT_ONCE: 20.0, FORGETTING: 200.0}
+    planned, skipped = afford_probes(215.0, seconds, FORGETTING)
+    assert list(planned) == [FORGETTING, CLASSICAL_CURVE]
+    assert list(skipped) == [AT_ONCE]
+
+
 def test_a_budget_that_the_arms_use_up_affords_no_probe() -> None:
     planned, skipped = afford_probes(-3.0, probe_seconds(WORK, SPEEDS))
     assert planned == {}

@@ -6,11 +6,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tuneworth.decision import ArmResult, decide, machine_hour_price
+from tuneworth.decision import (
+    ArmResult,
+    AtOnce,
+    CurvePoint,
+    Forgetting,
+    LearningCurve,
+    OutOfScope,
+    Perturbed,
+    Probes,
+    TokenPrice,
+    decide,
+    machine_hour_price,
+)
+from tuneworth.decision.curve import fitted_curve
 from tuneworth.report import ReportData
 from tuneworth.task import Task
 
@@ -149,8 +163,8 @@ def _training() -> dict[str, Any]:
     return {"metrics": metrics, "evaluations": evaluations}
 
 
-def sample(test_rows: int = 320) -> ReportData:
-    """The run, made through the real decision and through JSON as a run folder would."""
+def sample(test_rows: int = 320, everything: bool = False) -> ReportData:
+    """The run, made through the real decision and through JSON as a run folder would; with `everything` measured."""
     rng = np.random.default_rng(11)
     hard = rng.random(test_rows)
     task = Task(name="support-tickets")
@@ -185,7 +199,7 @@ def sample(test_rows: int = 320) -> ReportData:
     }
     results.append(ArmResult("lora-full", "fine-tune", "smollm2-135m-instruct", status="skipped", why=skipped["why"]))
     verdict = decide(
-        results,
+        [replace(arm, **EXTRAS.get(arm.name, {})) for arm in results] if everything else results,
         task.decision,
         metric="accuracy",
         price=machine_hour_price(None, cores=2),
@@ -196,6 +210,9 @@ def sample(test_rows: int = 320) -> ReportData:
             "machine": "2 cores, 24 GiB memory, bfloat16, Linux",
             "finished": "2026-11-23T10:12:41+00:00",
         },
+        learning_curve=CURVE if everything else None,
+        probes=PROBES if everything else {},
+        looks_at_test=2 if everything else 1,
     )
     documents = {
         "task": task.model_dump(mode="json", by_alias=True),
@@ -206,6 +223,35 @@ def sample(test_rows: int = 320) -> ReportData:
     }
     return ReportData(**json.loads(json.dumps(documents, allow_nan=False)))
 
+
+CURVE = fitted_curve(
+    LearningCurve(
+        tuple(
+            CurvePoint(rows, score, (score - 0.045, score + 0.045))
+            for rows, score in ((127, 0.49), (253, 0.66), (506, 0.79), (1013, 0.871))
+        ),
+        "lora-short",
+    ),
+    0.01,
+)
+PROBES = {
+    "few-shot": Probes(
+        {"typos": Perturbed(0.19, -0.041, (-0.07, -0.011)), "casing": Perturbed(0.228, -0.003, (-0.02, 0.014))}
+    ),
+    "lora-short": Probes(
+        {"typos": Perturbed(0.80, -0.071, (-0.1, -0.042)), "casing": Perturbed(0.86, -0.011, (-0.03, 0.008))},
+        Forgetting(3.412, 3.488, 0.312, 0.298),
+        OutOfScope(120, 0.942, (0.88, 0.97), 0.731),
+    ),
+}
+EXTRAS: dict[str, dict[str, Any]] = {
+    "few-shot": {"token_price": TokenPrice(0.15, 0.60, "from the task file", "2026-11-01")},
+    "lora-short": {
+        "at_once": (AtOnce(1, 0.09, 0.17, 0.09), AtOnce(4, 0.15, 0.28, 0.041), AtOnce(16, 0.38, 0.7, 0.026)),
+        "seeds": 3,
+        "seed_spread": 0.009,
+    },
+}
 
 AUDIT = {
     "answers": {

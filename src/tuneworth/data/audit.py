@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tuneworth.data import checks, near, samples
 from tuneworth.data.coverage import sample_rows
@@ -24,7 +26,7 @@ from tuneworth.data.normalising import NORMALISATION
 from tuneworth.data.stacking import Flaw, Stack, itself
 from tuneworth.data.vectors import Vectorise
 
-CountTokens = Callable[[Example], int]
+CountTokens = Callable[[Sequence[Example]], list[int]]
 
 SCHEMA = "tuneworth.audit/1"
 TRAIN_ROWS_FAIL, TRAIN_ROWS_WARN = 50, 200
@@ -79,8 +81,8 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Ruler:
-    """How rows are measured by the model that will be trained. `count_tokens` gives the length in tokens of a whole
-    example, prompt and answer; `context_tokens` is the most that the model can take; `special_tokens` are its control
+    """How rows are measured by the model that will be trained. `count_tokens` gives the lengths in tokens of whole
+    examples, prompt and answer; `context_tokens` is the most that the model can take; `special_tokens` are its control
     strings. It is used on few rows: most are short enough by their bytes."""
 
     count_tokens: CountTokens
@@ -124,44 +126,53 @@ def audit_parts(
     """The audit of rows whose facts are known. `parts` has all three splits, in the order train, validation, test.
 
     Exact and near duplicates, leaks, contradictions, private data and lengths are of all rows; doubtful labels,
-    languages and meanings of a seeded sample, which their messages state when it is not all rows.
+    languages and meanings of a seeded sample, which their messages state when it is not all rows. Two questions are
+    looked into beside the others, in threads: they are mostly products of matrices and the unpacking of a table, during
+    which Python is free. A product itself takes one core: two cores make the small ones slower. Nothing is shared but
+    the rows, so the answers are those of one question after the other, to the bit, on any number of cores.
     """
     stack = Stack(parts)
+    some = _some_rows(stack, seed)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(2) as beside:
+        languages = beside.submit(samples.mixed_languages, stack, seed)
+        fit = beside.submit(
+            fitness, some, traffic, rows=len(stack.facts("train")), kind=kind, vectorise=vectorise, seed=seed
+        )
+        pairs, flaws = _pairs_and_flaws(stack, kind, seed)
+        tokens, long = _lengths(stack, ruler, seed) if ruler is not None and len(stack) else (None, [])
+        flaws += [*long, *checks.answers(stack, kind), *languages.result()]
+        if vectorise is not None:
+            flaws += samples.same_meaning(stack, pairs, vectorise, seed)
+        flaws += [*checks.private_data(stack), *checks.special_tokens(stack)]
+        found = fit.result()
+    findings = (*dropped, *stack.findings(flaws), *found.findings)
+    answers = {
+        "domain": found.domain,
+        "relevance": found.relevance,
+        "quality": _quality(findings),
+        "size": _size(stack, kind, findings, found.growth),
+    }
+    rows = {split: len(part.facts) for split, part in parts.items()}
+    return Audit(answers, rows, findings, _classes(stack) if kind == "classification" else {}, tokens, pairs)
+
+
+def _pairs_and_flaws(stack: Stack, kind: str, seed: int) -> tuple[near.Pairs, list[Flaw]]:
+    """Rows that are equal or nearly, and what is wrong with them and with labels."""
     flaws = [
         *checks.leaks(stack),
-        *checks.duplicates(stack),
+        *checks.duplicates(stack, kind),
         *checks.contradictions(stack, kind),
         *checks.groups(stack),
     ]
     pairs = near.near_pairs(stack)
     flaws += [*near.near_leaks(stack, pairs), *near.near_duplicates(stack, pairs)]
-    tokens = None
-    if ruler is not None and len(stack):
-        tokens, long = _lengths(stack, ruler, seed)
-        flaws += long
-    flaws += checks.answers(stack, kind)
     if kind == "classification":
         flaws += [
             *checks.balance(stack),
             *near.near_contradictions(stack, pairs),
             *samples.doubtful_labels(stack, seed),
         ]
-    flaws += samples.mixed_languages(stack, seed)
-    if vectorise is not None:
-        flaws += samples.same_meaning(stack, pairs, vectorise, seed)
-    flaws += [*checks.private_data(stack), *checks.special_tokens(stack)]
-    fit = fitness(
-        _some_rows(stack, seed), traffic, rows=len(stack.facts("train")), kind=kind, vectorise=vectorise, seed=seed
-    )
-    findings = (*dropped, *stack.findings(flaws), *fit.findings)
-    answers = {
-        "domain": fit.domain,
-        "relevance": fit.relevance,
-        "quality": _quality(findings),
-        "size": _size(stack, kind, findings, fit.growth),
-    }
-    rows = {split: len(part.facts) for split, part in parts.items()}
-    return Audit(answers, rows, findings, _classes(stack) if kind == "classification" else {}, tokens, pairs)
+    return pairs, flaws
 
 
 def _some_rows(stack: Stack, seed: int) -> dict[Split, list[Example]]:
@@ -179,7 +190,7 @@ def _lengths(stack: Stack, ruler: Ruler, seed: int) -> tuple[dict[str, int], lis
     if ruler.context_tokens is not None:
         unclear = np.flatnonzero(stack.column("sizes") > ruler.context_tokens - TEMPLATE_BYTES)
         rows = np.union1d(measured, unclear)
-    counts = [ruler.count_tokens(example) for example in stack.examples(rows)]
+    counts = ruler.count_tokens(stack.examples(rows))
     lengths = dict(zip(rows.tolist(), counts, strict=True))
     ordered = sorted(lengths[row] for row in measured.tolist())
     last = len(ordered) - 1

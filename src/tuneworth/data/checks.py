@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneworth.data.facts import hash_of
+from tuneworth.data.example import Example
+from tuneworth.data.facts import answer_key, hash_of
 from tuneworth.data.findings import Severity, Split, plural
 from tuneworth.data.private import KINDS
 from tuneworth.data.stacking import Flaw, Numbers, Stack
@@ -30,16 +31,21 @@ LEARNT_AND_HELD_OUT: tuple[tuple[Split, Split], ...] = (
 _NONE: Numbers = np.zeros(0, np.int64)
 
 
-def duplicates(stack: Stack) -> list[Flaw]:
-    """Rows whose input repeats that of an earlier row of the same split, whatever their answers are."""
+def duplicates(stack: Stack, kind: str) -> list[Flaw]:
+    """Rows whose input repeats that of an earlier row of the same split, whatever their answers are.
+
+    One question may well have several pairs of a better and a worse answer, so of these only equal pairs count.
+    """
     flaws = []
     for split in stack.parts:
-        repeats = stack.start(split) + _repeats(stack.facts(split).inputs)
+        facts = stack.facts(split)
+        wholes = _repeats(facts.inputs * np.uint64(3) + facts.answers)
+        pairs = kind == "preference"
+        repeats = stack.start(split) + (wholes if pairs else _repeats(facts.inputs))
         if len(repeats):
             verb = plural(len(repeats), f"row of {split} repeats", f"rows of {split} repeat")
-            facts = stack.facts(split)
-            whole = len(_repeats(facts.inputs * np.uint64(3) + facts.answers))
-            message = f"{verb} the input of an earlier one, {whole:,} of them with the same answer"
+            message = f"{verb} the input of an earlier one, {len(wholes):,} of them with the same answer"
+            message = f"{verb} an earlier one: input, better and worse answer are the same" if pairs else message
             severity: Severity = "warn" if len(repeats) > TOO_MANY * len(stack.facts(split)) else "info"
             repair = "reduced to the first row where the answers agree too" if split == "train" else None
             flaws.append(Flaw("duplicate-exact", severity, len(repeats), message, repeats, repair, split))
@@ -72,6 +78,8 @@ def leaks(stack: Stack) -> list[Flaw]:
 
 def contradictions(stack: Stack, kind: str) -> list[Flaw]:
     """Inputs with different answers, over all splits together. Counts inputs, names every row of theirs."""
+    if kind == "preference":
+        return _turned_pairs(stack)
     which, inverse = np.unique(stack.column("inputs"), return_inverse=True)
     pairs = np.unique(np.stack([inverse.astype(np.uint64), stack.column("answers")]), axis=1)
     minds = np.bincount(pairs[0].astype(np.int64), minlength=len(which))
@@ -87,6 +95,29 @@ def contradictions(stack: Stack, kind: str) -> list[Flaw]:
     rows = concerned[np.argsort(inverse[concerned], kind="stable")] if len(concerned) > 100 else concerned
     repair = "the rows stay; decide which answer is right and change or remove the others"
     return [Flaw("contradiction", severity, count, message, rows, repair)]
+
+
+def _turned_pairs(stack: Stack) -> list[Flaw]:
+    """Pairs of answers to one input of which now the one and now the other is the better one."""
+    inputs = stack.column("inputs")
+    _, which, counts = np.unique(inputs, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero(counts[which] > 1)
+    ways: dict[tuple[int, frozenset[int]], dict[int, list[int]]] = {}
+    for row, pair in zip(rows.tolist(), stack.look(rows, _better_and_worse), strict=True):
+        ways.setdefault((int(which[row]), frozenset(pair)), {}).setdefault(pair[0], []).append(row)
+    turned = [by_better for by_better in ways.values() if len(by_better) > 1]
+    if not turned:
+        return []
+    concerned = np.array([row for by_better in turned for own in by_better.values() for row in own], dtype=np.int64)
+    pairs = plural(len(turned), "pair of answers is", "pairs of answers are")
+    message = f"{pairs} judged one way and the other way in {plural(len(concerned), 'row')}"
+    repair = "the rows stay; decide which answer is better and remove the other rows"
+    return [Flaw("contradiction", "warn", len(turned), message, concerned, repair)]
+
+
+def _better_and_worse(example: Example) -> tuple[int, int]:
+    worse = "" if example.rejected is None else example.rejected.content
+    return hash_of(answer_key(example)), hash_of(worse.strip())
 
 
 def groups(stack: Stack) -> list[Flaw]:

@@ -140,12 +140,13 @@ class _Look:
 
     def __call__(self, example: Example) -> tuple[int, ...]:
         answer = answer_key(example)
+        taught = answer if example.rejected is None else f"{answer}\0{example.rejected.content}"
         forms = normal_forms(example)
         self.texts.append(near_text(example, forms))
         whole = "\n".join([*(message.content for message in example.messages), answer])
         return (
             hash_of(input_key(example, forms)),
-            hash_of(answer),
+            hash_of(taught),
             hash_of(example.group) if example.group is not None else 0,
             _bytes(whole) + BYTES_OF_FORM * (len(example.messages) + 1) + len(example.tools),
             _bytes(answer),

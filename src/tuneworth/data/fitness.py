@@ -163,8 +163,11 @@ def _relevance(
         unmeasured = "whether rows are off-topic is only measured where answers are labels"
     elif vectorise is None:
         unmeasured = "whether rows are off-topic was not measured: the table of word vectors is not on this machine"
-    elif look is not None:
-        off, strays = _off_topic(look)
+    elif (found := _off_topic(look)) is None:
+        unmeasured = "whether rows are off-topic was not measured: "
+        unmeasured += "that takes 200 rows, two labels, and texts that tell something about their labels"
+    else:
+        off, strays = found
         findings = [*strays, *findings]
         status = off if off != "pass" else status
     why = [finding.message for finding in findings]
@@ -174,8 +177,12 @@ def _relevance(
     return Judgement(status, "; ".join(why) or "no row was found that does not belong to the task"), findings
 
 
-def _off_topic(look: _Look) -> tuple[Status, list[Finding]]:
-    strays = [look.train[row] for row in off_topic(look.features, look.labels, look.vectors, look.seed)]
+def _off_topic(look: _Look | None) -> tuple[Status, list[Finding]] | None:
+    """None where it cannot be told."""
+    rows = None if look is None else off_topic(look.features, look.labels, look.vectors, look.seed)
+    if look is None or rows is None:
+        return None
+    strays = [look.train[row] for row in rows]
     if not strays:
         return "pass", []
     status = _status(len(strays) / len(look.train), OFF_TOPIC_WARN, OFF_TOPIC_FAIL)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneworth.data.plain import features_of, scores_without_own
+from tuneworth.data.plain import features_of, labels_follow, scores_without_own
 
 ODDS = 10.0
 """How many times likelier another label has to be for a label to count as wrong. The class averages that confident
@@ -31,9 +31,11 @@ class Doubts:
 
 
 def doubts(texts: Sequence[str], labels: NDArray[np.int64], seed: int = 0) -> Doubts:
-    """Doubts about labels 0 to K-1, of which K is at least 2. Raises ValueError when no word is in two texts."""
+    """Doubts about labels 0 to K-1, of which K is at least 2; no label counts as wrong where labels do not follow from
+    texts (the right answer among four, say). Raises ValueError when no word is in two texts."""
     scores = scores_without_own(features_of(texts, seed), labels)
     rows = np.arange(len(labels))
     own = scores[rows, labels]
     likelier = scores.argmax(axis=1)
-    return Doubts(-own, likelier, scores[rows, likelier] - own > np.log(ODDS))
+    wrong = (scores[rows, likelier] - own > np.log(ODDS)) & labels_follow(scores, labels)
+    return Doubts(-own, likelier, wrong)

@@ -143,6 +143,8 @@ def _is_phone(text: str, match: re.Match[str]) -> bool:
     before = text[max(0, match.start() - 40) : match.start()]
     if _NUMBERED.search(before) or _MONEY.search(before) or _MONEY_BEHIND.match(text, match.end()):
         return False
+    if text[match.end() : match.end() + 2].lstrip().startswith("="):  # 500-200-150=150
+        return False
     groups = [group for group in _GROUPS.findall(number) if group != "0"]
     sizes = tuple(map(len, groups))
     if sizes.count(1) > 1:

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from tuneworth.data.plain import Features, scores_without_own
+from tuneworth.data.plain import Features, labels_follow, scores_without_own
 from tuneworth.data.vectors import Floats
 
 BULK = 0.06
@@ -48,16 +48,18 @@ class Spelling:
     rows: tuple[int, ...]
 
 
-def off_topic(features: Features, labels: Sequence[str], vectors: Floats, seed: int = 0) -> NDArray[np.int64]:
-    """Numbers of the rows that look off-topic, the worst first; none where that cannot be told (fewer than 200 rows,
-    or one label). `features` and `vectors` [rows, numbers] are those of the texts.
+def off_topic(features: Features, labels: Sequence[str], vectors: Floats, seed: int = 0) -> NDArray[np.int64] | None:
+    """Numbers of the rows that look off-topic, the worst first; None where that cannot be told (fewer than 200 rows,
+    one label, or labels that do not follow from the texts). `features` and `vectors` [rows, numbers] are of the texts.
 
     Many foreign rows hide one another, for each is as far from the bulk as the next. So while a round finds more than
     clean sets have, the rows left are looked at again without them.
     """
     if len(labels) < FEWEST_ROWS or len(set(labels)) < 2:
-        return np.zeros(0, np.int64)
+        return None
     seen = foreignness(features, labels, vectors, seed)
+    if seen is None:
+        return None
     left = np.arange(len(labels))
     found: list[NDArray[np.int64]] = []
     while True:
@@ -89,10 +91,13 @@ class Foreignness:
         return np.asarray(self.doubt[rows] - np.median(self.doubt) - np.log(further))
 
 
-def foreignness(features: Features, labels: Sequence[str], vectors: Floats, seed: int = 0) -> Foreignness:
-    """Look at every row."""
+def foreignness(features: Features, labels: Sequence[str], vectors: Floats, seed: int = 0) -> Foreignness | None:
+    """Look at every row; None where labels do not follow from texts."""
     wanted = np.unique(np.array(labels), return_inverse=True)[1]
-    own = scores_without_own(features, wanted)[np.arange(len(wanted)), wanted]
+    scores = scores_without_own(features, wanted)
+    if not labels_follow(scores, wanted):
+        return None
+    own = scores[np.arange(len(wanted)), wanted]
     return Foreignness(1 - likeness_to_bulk(vectors, seed), -np.log(np.exp(own) + _P_FLOOR))
 
 

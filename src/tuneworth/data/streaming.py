@@ -12,6 +12,7 @@ lives as long as the source.
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import tempfile
 import weakref
@@ -173,12 +174,15 @@ def open_source(files: Path | Sequence[Path], columns: Columns, kind: str, told:
     paths = [files] if isinstance(files, Path) else list(files)
     scratch = Scratch()
     opened = [open_data(path, scratch) for path in paths]
-    formats = {file.format: Path(file.shown).name for file in opened}
+    formats = {file.format: file.shown for file in opened}
     if len(formats) > 1:
-        found = ", ".join(f"{name} is {FORMAT_NAMES[format_]}" for format_, name in formats.items())
+        above = os.path.commonpath([path.parent for path in paths])
+        found = ", ".join(
+            f"{os.path.relpath(name, above)} is {FORMAT_NAMES[format_]}" for format_, name in formats.items()
+        )
         what = f"files of several formats cannot be read as one: {found}"
-        cure = "keep files of one format together, or give one file"
-        raise InputError(what, where=str(paths[0].parent), cure=cure, code="mixed-formats")
+        cure = "give one file, or a folder with files of one format"
+        raise InputError(what, where=above, cure=cure, code="mixed-formats")
     pieces: list[Piece] = []
     notes = [*told, *opened[0].notes]
     first: Rows | None = None

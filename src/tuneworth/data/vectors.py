@@ -104,12 +104,17 @@ def fitted_vectors(vectorise: Vectorise, texts: Sequence[str], seed: int = 0) ->
 def _directions(rows: csr_matrix, numbers: int, seed: int) -> Floats:
     """The right singular vectors [columns, numbers] of the largest singular values, nearly (randomised range finder
     with two power iterations; Halko, Martinsson and Tropp 2011)."""
-    start = np.random.default_rng(seed).standard_normal((rows.shape[1], numbers + 10)).astype(np.float32)
-    basis = np.linalg.qr(rows @ start)[0]
+    basis = np.linalg.qr(rows @ np.random.default_rng(seed).standard_normal((rows.shape[1], numbers + 10), np.float32))[
+        0
+    ]
     for _ in range(2):
-        basis = np.linalg.qr(rows @ np.linalg.qr(rows.T @ basis)[0])[0]
-    _, _, right = np.linalg.svd((rows.T @ basis).T, full_matrices=False)
-    return np.ascontiguousarray(right[:numbers].T, dtype=np.float32)
+        basis = np.linalg.qr(rows @ (rows.T @ basis))[0]
+    across = rows.T @ basis
+    # The singular vectors of a matrix so tall are cheaper by way of its products with itself.
+    squares, mixed = np.linalg.eigh((across.T @ across).astype(np.float64))
+    kept = np.argsort(-squares)[:numbers]
+    lengths = np.sqrt(np.maximum(squares[kept], 1e-12))
+    return np.asarray(across @ (mixed[:, kept] / lengths).astype(np.float32))
 
 
 def default_vectors() -> TokenVectors:

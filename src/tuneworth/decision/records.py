@@ -136,9 +136,9 @@ class ArmResult:
 class Comparison:
     """The paired comparison of arm `a` with arm `b` on the same rows; `difference` is mean(a) - mean(b).
 
-    `interval` is simultaneous over all comparisons with the best arm; `p_adjusted` is Holm's. `equivalent` says
+    `interval` is simultaneous over all pairs of arms; `p_adjusted` is Holm's. `equivalent` says
     that the difference is shown to lie within the minimum effect. `variance` is that of one row's difference,
-    the number that power depends on; `rows` how many rows were compared.
+    the number that power depends on, `skewness` its skewness; `rows` how many rows were compared.
     """
 
     a: str
@@ -151,6 +151,7 @@ class Comparison:
     equivalent: bool
     variance: float
     rows: int
+    skewness: float = 0.0
 
     def not_inferior(self, minimum_effect: float) -> bool:
         """Whether `b` is shown not to be worse than `a` by as much as `minimum_effect`."""
@@ -167,7 +168,9 @@ class Comparison:
     def flipped(self) -> Comparison:
         """The same comparison, of `b` with `a`."""
         low, high = self.interval
-        return replace(self, a=self.b, b=self.a, difference=-self.difference, interval=(-high, -low))
+        return replace(
+            self, a=self.b, b=self.a, difference=-self.difference, interval=(-high, -low), skewness=-self.skewness
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The object of verdict.json."""
@@ -269,6 +272,20 @@ class BreakEven:
 
 
 @dataclass(frozen=True, slots=True)
+class Saving:
+    """What `arm` costs less in total than `against` at `requests` requests; negative where it costs more."""
+
+    arm: str
+    against: str
+    requests: float
+    usd: float
+
+    def to_json(self) -> dict[str, Any]:
+        """`saving` of verdict.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Flip:
     """Where the verdict would become `to` if one input alone were otherwise: at `at`, `side` of what it is now.
 
@@ -312,6 +329,7 @@ class Case:
     doubtful: Mapping[str, tuple[Comparison, int | None]]
     artefacts: tuple[str, ...]
     break_even: BreakEven | None
+    saving: Saving | None
     flips: tuple[Flip, ...]
     learning_curve: LearningCurve | None
     probes: Mapping[str, Probes]

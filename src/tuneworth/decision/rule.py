@@ -9,9 +9,8 @@ volume and horizon wins, and its family names the verdict. Withheld is it while 
 - an arm whose answers were cut off, empty or unreadable so much more often that, had they been as good as its other
   answers, it would be a candidate or better than the winner: the difference may be one of form.
 
-Intervals hold together for all comparisons with the best arm, so in at most one of 20 verdicts (at 95 %) the truly best
-arm is taken for worse, or a winner that is worse by the minimum effect for as good (Hsu 1981, Annals of Statistics
-9:1026).
+Intervals hold together for all pairs of arms, so in at most one of 20 verdicts (at 95 %) the truly best arm is taken
+for worse, or a winner that is worse by the minimum effect for as good.
 """
 
 from __future__ import annotations

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, ndtri, stdtr, stdtrit
-from scipy.stats import binomtest
+from scipy.special import betaincinv, ndtr, ndtri, stdtr, stdtrit
+from scipy.stats import binomtest, studentized_range
 
 from tuneworth.decision.probes import Interval
 from tuneworth.decision.records import Floats
@@ -26,7 +27,7 @@ from tuneworth.decision.records import Floats
 Codes: TypeAlias = NDArray[np.int64]
 Bounds: TypeAlias = tuple[Floats, Floats]
 
-_HALVINGS = 50
+_HALVINGS = 42
 _FEW = 10  # right or wrong rows below which Wilson's interval is widened to the exact one
 _FEW_ODD = 20  # rows of another value than nearly all, below which a graded interval is widened
 
@@ -87,16 +88,13 @@ def tango_interval(a_only: Any, b_only: Any, rows: Any, confidence: float) -> Bo
     a_only, b_only = np.asarray(a_only, dtype=np.float64), np.asarray(b_only, dtype=np.float64)
     z = float(ndtri((1 + confidence) / 2))
     estimate = (a_only - b_only) / rows
-    bounds = []
-    for side in (-1.0, 1.0):
-        # The score falls steadily with the supposed difference: halve between the estimate and the end.
-        inner, outer = estimate, np.full_like(estimate, side)
-        for _ in range(_HALVINGS):
-            middle = (inner + outer) / 2
-            inside = np.abs(_tango_score(middle, a_only, b_only, rows)) < z
-            inner, outer = np.where(inside, middle, inner), np.where(inside, outer, middle)
-        bounds.append(outer)
-    return bounds[0], bounds[1]
+    # The score falls steadily with the supposed difference: halve between the estimate and both ends at once.
+    inner, outer = np.stack([estimate, estimate]), np.stack([np.full_like(estimate, -1.0), np.full_like(estimate, 1.0)])
+    for _ in range(_HALVINGS):
+        middle = (inner + outer) / 2
+        inside = np.abs(_tango_score(middle, a_only, b_only, rows)) < z
+        inner, outer = np.where(inside, middle, inner), np.where(inside, outer, middle)
+    return outer[0], outer[1]
 
 
 def _tango_score(supposed: Floats, a_only: Floats, b_only: Floats, rows: Any) -> Floats:
@@ -113,20 +111,24 @@ class Spread:
     """How far the mean of rows may be off, by the chance of which rows, or groups of rows, were drawn.
 
     `error` is the standard error of the mean, `skewness` that of its distribution, `freedom` the degrees of freedom,
-    `independent_rows` how many independent rows would have shown as much.
+    `independent_rows` how many independent rows would have shown as much, `groups` how many groups of one size there
+    would be.
     """
 
     error: Floats
     skewness: Floats
     freedom: float
     independent_rows: Floats
+    groups: float
 
 
 def spread(values: Floats, groups: Codes | None = None) -> Spread:
     """The spread of the mean of `values` [..., rows], whose rows belong to `groups` [rows].
 
     The jackknife over groups (in linear models known as CR3), which with groups of one row is the ordinary standard
-    error. Degrees of freedom are those of as many groups of equal size as spread alike (Kish 1965, section 8.2).
+    error. Where sizes differ, degrees of freedom lie between those of rows that do not agree within their group (Kish
+    1965, section 8.2) and of rows that all agree (Satterthwaite 1946), and skewness is that of the groups' sums, each
+    over the root of its size, so that one large group is not taken for a long tail.
     """
     rows = values.shape[-1]
     centred = values - values.mean(axis=-1, keepdims=True)
@@ -139,16 +141,21 @@ def spread(values: Floats, groups: Codes | None = None) -> Spread:
     count, even = len(sizes), float(rows**2 / (sizes**2).sum())
     if count < 2:  # nothing shows how groups differ
         shape = values.shape[:-1]
-        return Spread(np.full(shape, np.inf), np.zeros(shape), 1.0, np.ones(shape))
+        return Spread(np.full(shape, np.inf), np.zeros(shape), 1.0, np.ones(shape), 1.0)
     parts = parts / (1 - sizes / rows)
     squares = (parts**2).sum(axis=-1)
     variance = squares * (count - 1) / count / rows**2
     alone = (centred**2).sum(axis=-1) / (rows * max(rows - 1, 1))
     known = squares > 0
-    skewness = np.where(known, (parts**3).sum(axis=-1) / np.where(known, squares, 1) ** 1.5, 0.0)
+    alike = parts / np.sqrt(sizes)
+    second = (alike**2).mean(axis=-1)
+    tail = (alike**3).mean(axis=-1) / np.where(known, second, 1) ** 1.5
+    skewness = np.where(known, tail, 0.0) * (sizes**1.5).sum() / rows**1.5
     # Groups that seem to spread less than single rows do so by chance; where nothing spreads, each may be one row.
     independent = np.where(known, rows * np.minimum(1, alone / np.where(known, variance, 1)), even)
-    return Spread(np.sqrt(variance), skewness, max(even - 1, 1.0), independent)
+    agreeing = float((sizes**2).sum() ** 2 / (sizes**4).sum())
+    freedom = max((even - 1) * (agreeing - 1), 1.0) ** 0.5
+    return Spread(np.sqrt(variance), skewness, freedom, independent, even)
 
 
 def shrunk_rows(found: Spread, rows: int, confidence: float, grouped: bool) -> Floats:
@@ -201,7 +208,11 @@ def mean_intervals(scores: Floats, binary: bool, confidence: float, groups: Code
     total, mean = scores.sum(axis=-1), scores.mean(axis=-1)
     shrunk = shrunk_rows(found, rows, confidence, groups is not None)
     if binary:
-        return share_interval(total / rows * shrunk, shrunk, confidence)
+        if groups is not None:
+            # Few right or wrong rows do not show how they gather in groups: then each group counts as one row.
+            few = np.minimum(mean, 1 - mean) * shrunk < _FEW
+            shrunk = np.where(few, np.minimum(shrunk, found.groups * shrunk / found.independent_rows), shrunk)
+        return share_interval(mean * shrunk, shrunk, confidence)
     low, high = skewed_interval(mean, found, confidence)
     few = _odd_rows(scores, (0.0, 1.0)) * shrunk / rows < _FEW_ODD
     exact_low, exact_high = exact_interval(total / rows * shrunk, shrunk, confidence)
@@ -280,6 +291,7 @@ class Paired:
     test: str
     equivalent: bool
     variance: float
+    skewness: float
 
 
 def compare(
@@ -311,7 +323,8 @@ def compare(
     equivalent = -minimum_effect < low and high < minimum_effect
     unknown = not np.isfinite(found.error)
     variance = 1.0 if unknown else float(found.error) ** 2 * len(a) * (len(a) - 1) / len(a)
-    return Paired(difference, interval(1 - alpha), p, test, equivalent, variance)
+    skewness = float(found.skewness) * len(a) ** 0.5
+    return Paired(difference, interval(1 - alpha), p, test, equivalent, variance, skewness)
 
 
 def _test(differences: Floats, binary: bool, found: Spread, grouped: bool) -> tuple[float, str]:
@@ -339,6 +352,18 @@ def _level_of_zero(interval: Callable[[float], Interval]) -> float:
         ends = interval(1 - middle)
         low, high = (middle, high) if ends[0] <= 0 <= ends[1] else (low, middle)
     return high
+
+
+@lru_cache(maxsize=256)
+def pairwise_level(arms: int, alpha: float) -> float:
+    """The level of each pair at which, among all pairs of `arms` alike arms, one errs in `alpha` of cases.
+
+    Tukey's studentised range: it holds for the best arm with each other, although the best is chosen by its score, and
+    errs less often than it says where some pairs are more alike than others (Hayter 1984, Annals of Statistics 12:61).
+    """
+    if arms <= 2:
+        return alpha
+    return float(2 * ndtr(-studentized_range.ppf(1 - alpha, arms, np.inf) / 2**0.5))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

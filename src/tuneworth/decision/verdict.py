@@ -14,11 +14,11 @@ from tuneworth.decision.costs import break_even, cost_curve, total_usd, usd_at_o
 from tuneworth.decision.looks import confidence_after
 from tuneworth.decision.power import rows_to_decide, smallest_detectable_difference
 from tuneworth.decision.probes import Interval, LearningCurve, Probes
-from tuneworth.decision.reasons import explain
-from tuneworth.decision.records import ArmResult, BreakEven, Case, Comparison, Kind, Price, Terms
+from tuneworth.decision.reasons import explain, flip_words
+from tuneworth.decision.records import ArmResult, BreakEven, Case, Comparison, Kind, Price, Saving, Terms
 from tuneworth.decision.rule import Evidence, Ruling, dearer, forgets_too_much, rule, thrift
 from tuneworth.decision.sensitivity import flips
-from tuneworth.decision.statistics import Codes, SeedSpread, compare, holm, mean_interval, with_seeds
+from tuneworth.decision.statistics import Codes, SeedSpread, compare, holm, mean_interval, pairwise_level, with_seeds
 from tuneworth.task.schema import Decision
 
 
@@ -57,7 +57,8 @@ class Verdict:
             "comparisons": [comparison.to_json() for comparison in case.comparisons],
             "break_even": case.break_even.to_json() if case.break_even else None,
             "cost_curve": [dict(point) for point in self.curve],
-            "sensitivity": [flip.to_json() for flip in case.flips],
+            "saving": case.saving.to_json() if case.saving else None,
+            "sensitivity": [{**flip.to_json(), "words": flip_words(flip)} for flip in case.flips],
             "learning_curve": case.learning_curve.to_json() if case.learning_curve else None,
             "power": {
                 "smallest_detectable_difference": self.smallest_detectable_difference,
@@ -127,7 +128,7 @@ def judge(
     totals = {arm.name: total_usd(arm, terms, requests) for arm in arms}
     admitted = [arm for arm in done if not forgets_too_much(arm, probes, decision)]
     best = min(admitted, key=lambda arm: (-arm.mean, *thrift(arm, totals)), default=None)
-    alpha = (1 - confidence_after(looks_at_test, decision.confidence)) / _comparisons_that_matter(done)
+    alpha = pairwise_level(_distinct(done), 1 - confidence_after(looks_at_test, decision.confidence))
     groups = _groups(done)
     pairs = {
         frozenset((one.name, other.name)): _compared(one, other, alpha, decision.minimum_effect, groups)
@@ -177,6 +178,7 @@ def decide(
         doubtful=doubtful,
         artefacts=ruling.artefacts,
         break_even=_break_even(done, ruling.winner or ruling.leader, terms, decision.confidence),
+        saving=_saving(done, ruling.winner or ruling.leader, evidence, decision),
         flips=flips(evidence, decision, terms, ruling.kind),
         learning_curve=learning_curve,
         probes=probes,
@@ -227,7 +229,7 @@ def _compared(
     pair = compare(one.values, other.values, alpha, minimum_effect, groups, _seeds(one, other))
     return Comparison(
         one.name, other.name, pair.difference, pair.interval, pair.p, pair.p, pair.test, pair.equivalent,
-        pair.variance, len(one.values),
+        pair.variance, len(one.values), pair.skewness,
     )  # fmt: skip
 
 
@@ -240,10 +242,10 @@ def _reported(evidence: Evidence, ruling: Ruling) -> tuple[Comparison, ...]:
     found = [evidence.pair(best, arm) for arm in done if arm is not best]
     if leader is not None and leader is not best:
         found += [_from(evidence.pair(leader, arm), leader) for arm in done if arm not in (best, leader)]
-    adjusted = holm([pair.p for pair in found[: len(done) - 1]]) + [
-        min(1.0, pair.p * (len(done) - 1)) for pair in found[len(done) - 1 :]
-    ]
-    return tuple(pair.with_p(p) for pair, p in zip(found, adjusted, strict=True))
+    # Holm over all pairs, since the best arm was chosen among them.
+    ordered = list(evidence.pairs)
+    adjusted = dict(zip(ordered, holm([evidence.pairs[names].p for names in ordered]), strict=True))
+    return tuple(pair.with_p(adjusted[frozenset((pair.a, pair.b))]) for pair in found)
 
 
 def _from(pair: Comparison, arm: ArmResult) -> Comparison:
@@ -262,11 +264,11 @@ def _doubt(name: str, judged: Judgement, decision: Decision) -> tuple[Comparison
     return pair, rows_to_decide(pair, judged.alpha, decision.minimum_effect)
 
 
-def _comparisons_that_matter(done: Sequence[ArmResult]) -> int:
-    """Comparisons to correct for. Arms with the same score in every row are one: the same test twice is no
-    second chance to err, so that an arm added twice changes nothing.
+def _distinct(done: Sequence[ArmResult]) -> int:
+    """Arms to correct for. Arms with the same score in every row are one: the same test twice is no second chance to
+    err, so that an arm added twice changes nothing.
     """
-    return max(1, len({arm.scores for arm in done}) - 1)
+    return len({arm.scores for arm in done})
 
 
 def _detectable(comparisons: Sequence[Comparison], rows: int, alpha: float, binary: bool) -> float | None:
@@ -274,7 +276,8 @@ def _detectable(comparisons: Sequence[Comparison], rows: int, alpha: float, bina
     if not comparisons:
         return None
     closest = min(comparisons, key=lambda comparison: (abs(comparison.difference), comparison.variance))
-    return smallest_detectable_difference(closest.variance + closest.difference**2, rows, alpha, binary)
+    square = closest.variance + closest.difference**2
+    return smallest_detectable_difference(square, rows, alpha, binary, closest.skewness)
 
 
 def _break_even(
@@ -290,6 +293,20 @@ def _break_even(
     if not prompts or subject is None:
         return None
     return break_even(subject, prompts[0], terms, confidence)
+
+
+def _saving(
+    done: Sequence[ArmResult], leader: ArmResult | None, evidence: Evidence, decision: Decision
+) -> Saving | None:
+    """Of the winner (or who leads) against the best prompting arm, or the best other one where that is the winner."""
+    ranked = sorted(done, key=lambda arm: (arm.family != "prompt", -arm.mean, arm.name))
+    other = next((arm for arm in ranked if arm is not leader), None)
+    if leader is None or other is None:
+        return None
+    own, others = evidence.totals[leader.name], evidence.totals[other.name]
+    if own is None or others is None:
+        return None
+    return Saving(leader.name, other.name, decision.requests_per_month * decision.horizon_months, others - own)
 
 
 def _check(arms: Sequence[ArmResult]) -> None:

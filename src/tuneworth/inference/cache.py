@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuneworth.models.attention import attend_rows, padded_slots
+from tuneworth.models.attention import Branches, attend_rows, padded_slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,15 @@ def token_bytes(config: Any, dtype: torch.dtype) -> int:
     return int(2 * config.num_hidden_layers * kv_heads * size * dtype.itemsize)
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A token of a row that is a tree: it sees the row's first `stem` slots and `slots`, its own among them."""
+
+    position: int
+    stem: int
+    slots: tuple[int, ...]
+
+
 class RowCache:
     """The layout of rows behind a shared prefix. Rows join at the end and leave from anywhere; each pass feeds some
     tokens to neighbouring rows, which then stay in the cache."""
@@ -67,12 +76,13 @@ class RowCache:
     def __init__(self, prefix: Prefix, device: str) -> None:
         """No rows yet."""
         self.prefix = prefix
-        self._device = device
+        self.device = device
         self._keys: list[Tensor] = []  # a layer's [B, K, S, D]
         self._values: list[Tensor] = []
         self._room = (0, 0)  # B, S
         self.lengths: list[int] = []  # of the rows that are here
         self._first = self._longest = 0
+        self._branches: Branches | None = None
         self._fill: Tensor | None = None
         self._back = self._starts = self._row = self._place = torch.zeros(0, dtype=torch.long)
 
@@ -115,15 +125,35 @@ class RowCache:
             self.lengths[row] += count
         self._first, self._longest = first, max(self.lengths[first : first + len(counts)])
         places = [start + i for start, count in zip(starts, counts, strict=True) for i in range(count)]
+        self._branches = None
         self._fill = None
         if min(counts) < max(counts):
             fill, _, back = padded_slots(counts)
-            self._fill, self._back = fill.to(self._device), back.to(self._device)
-        self._starts = torch.tensor(starts, device=self._device)
+            self._fill, self._back = fill.to(self.device), back.to(self.device)
+        self._starts = torch.tensor(starts, device=self.device)
         rows = torch.arange(first, first + len(counts))
-        self._row = torch.repeat_interleave(rows, torch.tensor(counts)).to(self._device)
-        self._place = torch.tensor(places, device=self._device)
+        self._row = torch.repeat_interleave(rows, torch.tensor(counts)).to(self.device)
+        self._place = torch.tensor(places, device=self.device)
         return [self.prefix.tokens + place for place in places]
+
+    def feed_branches(self, tokens: Sequence[Sequence[Branch]], key_positions: Sequence[Sequence[int]]) -> list[int]:
+        """Announce a pass that grows trees: some tokens of every row from the first one on, which fill its next slots.
+
+        `key_positions` are those of each row's slots, the new ones included. Returns the position of every token.
+        """
+        self.feed([len(row) for row in tokens])
+        longest = max(map(len, tokens))
+        seen = torch.zeros(len(tokens), longest, self._longest, dtype=torch.bool)
+        places, keys = torch.zeros(len(tokens), longest).long(), torch.zeros(len(tokens), self._longest).long()
+        for row, branches in enumerate(tokens):
+            keys[row, : len(key_positions[row])] = torch.tensor(key_positions[row])
+            for place, branch in enumerate(branches):
+                seen[row, place, list(branch.slots)] = True
+                seen[row, place, : branch.stem] = True
+                places[row, place] = branch.position
+            seen[row, len(branches) :, 0] = True  # padding sees something, so that nothing is divided by zero
+        self._branches = Branches(seen.to(self.device), places.to(self.device), keys.to(self.device))
+        return [self.prefix.tokens + branch.position for row in tokens for branch in row]
 
     def of_row(self, row: int, start: int = 0) -> Prefix:
         """A copy of a row's own keys and values from token `start` on."""
@@ -154,6 +184,7 @@ class RowCache:
             scaling=scaling,
             window=window,
             offsets=self._starts,
+            branches=self._branches,
         ).flatten(0, 1)
         return (out if self._fill is None else out.index_select(0, self._back))[None]
 

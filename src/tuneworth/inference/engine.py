@@ -5,6 +5,8 @@ Knows no text. Greedy generation is what evaluation uses; cached and batched it 
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from tuneworth.inference.batch import Batch, Generation, Limits, Request
 from tuneworth.inference.cache import Prefix, RowCache, token_bytes
 from tuneworth.inference.choosing import ChoiceTree
 from tuneworth.inference.prefixes import PrefixTree
+from tuneworth.inference.scoring import Scores, score_rows
 from tuneworth.models.packed import decoder_of
 
 CACHE_BYTES = 1 << 29
@@ -84,6 +87,41 @@ class Engine:
             if len(answers) > before:
                 on_done(len(answers) - before)
         return [answers[index] for index in range(len(requests))]
+
+    @torch.no_grad()
+    def score(
+        self,
+        prompts: Sequence[Sequence[int]],
+        choices: Sequence[Sequence[int]],
+        *,
+        everything: bool = False,
+        on_done: Callable[[int], None] = lambda rows: None,
+    ) -> list[Scores]:
+        """Which of `choices` is the likeliest answer to each prompt, exactly, with what is known of all probabilities.
+
+        With `everything` all choices are scored, whether they can be the best or not.
+        """
+        if not prompts:
+            return []
+        tree = ChoiceTree.of(choices, self._end_id)
+        if self._decoder.refresh():
+            self._prefixes.clear()
+        prefix = self._shared([Request(prompt, 0) for prompt in prompts])
+        found: dict[int, Scores] = {}
+        order = deque(sorted(range(len(prompts)), key=lambda i: len(prompts[i])))
+        while order:
+            batch: list[int] = []
+            while order and len(batch) < self._limits.rows:
+                if batch and (len(batch) + 1) * (len(prompts[order[0]]) - prefix.tokens) > self._limits.batch_tokens:
+                    break
+                batch.append(order.popleft())
+            tails = [list(prompts[index][prefix.tokens :]) for index in batch]
+            scores = score_rows(
+                self._decoder, prefix, tails, tree, device=self._device, everything=everything, clock=time.perf_counter
+            )
+            found |= dict(zip(batch, scores, strict=True))
+            on_done(len(batch))
+        return [found[index] for index in range(len(prompts))]
 
     def stream(self, request: Request) -> Iterator[int]:
         """The tokens of one answer as they come, the end token not included."""

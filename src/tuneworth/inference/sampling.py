@@ -6,6 +6,7 @@ Order: bias and penalties change the logits, the temperature divides them, then 
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -61,7 +62,8 @@ class Sampling:
 
     def copies(self, n: int) -> list[Sampling]:
         """The same for `n` answers to one prompt, each with a seed of its own; the first keeps this seed."""
-        return [replace(self, seed=self.seed + (copy << 32)) for copy in range(n)]
+        others = [replace(self, seed=zlib.crc32(f"{self.seed} {copy}".encode())) for copy in range(1, n)]
+        return [self, *others]
 
     @property
     def changes_logits(self) -> bool:
@@ -83,7 +85,7 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
         self._sampling = sampling
-        self._chance = torch.Generator().manual_seed(sampling.seed % (1 << 63))
+        self._chance = torch.Generator().manual_seed(sampling.seed % (1 << 32))
         self._prompt = set(prompt) if sampling.repetition_penalty != 1 else set()
         self._written: Counter[int] = Counter()
         self.greedy = sampling.temperature == 0 and not sampling.changes_logits

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -66,25 +68,52 @@ def save_adapter(model: PeftModel, folder: Path, base: str) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # peft's generic model card says nothing about this model
 
 
-def load_adapter(model: PreTrainedModel, folder: Path, *, to_train: bool = False) -> PeftModel:
+def load_adapter(model: PreTrainedModel, folder: Path, *, to_train: bool = False, name: str = "default") -> PeftModel:
     """Put a saved adapter on its base model. Strict (LAW 42): a key that does not fit is an error, never skipped."""
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise InputError("no adapter_model.safetensors here", where=str(folder), cure="run the training again")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what peft only warns of (missing keys) is refused below
-            loaded = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False, is_trainable=to_train)
-            report = loaded.load_adapter(
-                str(folder), adapter_name="default", autocast_adapter_dtype=False, is_trainable=to_train
-            )
-    except (ValueError, KeyError, RuntimeError, OSError, SafetensorError) as error:
-        raise InputError(f"the adapter does not fit the model: {error}", where=str(folder)) from None
-    missing = [key for key in report.missing_keys if "lora_" in key]
+    _check_there(folder)
+    with _fitting(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what peft only warns of (missing keys) is refused below
+        loaded = PeftModel.from_pretrained(
+            model, str(folder), name, autocast_adapter_dtype=False, is_trainable=to_train
+        )
+    _load(loaded, folder, name, to_train=to_train)
+    fuse_lora(loaded)
+    fuse_blocks(loaded)
+    return loaded.eval()
+
+
+def add_adapter(model: PeftModel, folder: Path, name: str) -> None:
+    """Load one more adapter beside those on `model`, to be chosen by name for each request; the active one stays.
+
+    Loaded again under the same name it takes the old one's place. Strict, as `load_adapter`.
+    """
+    _check_there(folder)
+    if name in model.peft_config and name not in model.active_adapters:
+        model.delete_adapter(name)
+    _load(model, folder, name, to_train=False)
+    model.eval()
+
+
+def _load(model: PeftModel, folder: Path, name: str, *, to_train: bool) -> None:
+    with _fitting(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = model.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=False, is_trainable=to_train)
+    missing = [key for key in report.missing_keys if "lora_" in key and f".{name}" in key]
     if missing or report.unexpected_keys:
         raise InputError(
             f"the adapter does not fit: {len(missing)} keys missing, {len(report.unexpected_keys)} unexpected",
             where=str(folder),
         )
-    fuse_lora(loaded)
-    fuse_blocks(loaded)
-    return loaded.eval()
+
+
+def _check_there(folder: Path) -> None:
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise InputError("no adapter_model.safetensors here", where=str(folder), cure="run the training again")
+
+
+@contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, RuntimeError, OSError, SafetensorError) as error:
+        raise InputError(f"the adapter does not fit the model: {error}", where=str(folder)) from None

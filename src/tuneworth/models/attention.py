@@ -12,6 +12,7 @@ D head size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -49,6 +50,15 @@ def padded_slots(lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     return slots, filled, back
 
 
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """Rows that are trees: which of its own keys a query sees, and where queries and keys stand behind the prefix."""
+
+    seen: Tensor  # bool [B, L, S]
+    query_positions: Tensor  # [B, L]
+    key_positions: Tensor  # [B, S]
+
+
 def attend_rows(
     query: Tensor,
     key: Tensor,
@@ -59,44 +69,57 @@ def attend_rows(
     scaling: float,
     window: int | None,
     offsets: Tensor,
+    branches: Branches | None = None,
 ) -> Tensor:
     """Each row attends to the shared prefix and causally to itself.
 
     query [B, L, H, D]; key, value [B, K, S, D]; prefix_key, prefix_value [K, P, D]; returns [B, L, H, D].
-    Query i of row b sits at key offsets[b] + i, offsets being [B]; later keys are unseen.
+    Query i of row b sits at key offsets[b] + i, offsets being [B]; later keys are unseen. With `branches`, rows are
+    trees, and those tell instead which keys a query sees.
     """
     rows, tokens, heads, _ = query.shape
     keys, prefix = key.shape[2], prefix_key.shape[1]
     out = torch.empty_like(query)
     most = max(1, _TILE_SCORES // (heads * (prefix + keys)))  # queries in a tile
     row_step, token_step = max(1, most // tokens), min(tokens, most)
-    last = int(offsets.max()) + tokens
+    last = keys if branches else int(offsets.max()) + tokens
     for row in range(0, rows, row_step):
         some = slice(row, row + row_step)
         for token in range(0, tokens, token_step):
             part = slice(token, token + token_step)
-            seen = slice(0, min(keys, last - tokens + min(tokens, part.stop)))  # causality leaves out the rest
-            positions = offsets[some, None] + torch.arange(tokens, device=offsets.device)[part]
+            # Causality leaves out the rest.
+            seen = slice(0, keys if branches else min(keys, last - tokens + min(tokens, part.stop)))
+            if branches is None:
+                positions = offsets[some, None] + torch.arange(tokens, device=offsets.device)[part]
+                distance = positions[:, :, None] - torch.arange(-prefix, seen.stop, device=offsets.device)
+            else:
+                distance = _distances(branches, some, part, prefix)
             out[some, part] = _tile(
                 query[some, part] * scaling,
                 (key[some, :, seen], value[some, :, seen]),
                 (prefix_key, prefix_value),
-                positions,
+                distance,
                 window,
             )
     return out
 
 
+def _distances(branches: Branches, rows: slice, tokens: slice, prefix: int) -> Tensor:
+    """How far before each query a key stands [B, L, P + S]; negative when it is not seen."""
+    query = branches.query_positions[rows, tokens, None]
+    own = (query - branches.key_positions[rows, None]).masked_fill(~branches.seen[rows, tokens], -1)
+    return torch.cat([query - torch.arange(-prefix, 0, device=query.device), own], -1)
+
+
 def _tile(
-    query: Tensor, own: tuple[Tensor, Tensor], shared: tuple[Tensor, Tensor], positions: Tensor, window: int | None
+    query: Tensor, own: tuple[Tensor, Tensor], shared: tuple[Tensor, Tensor], distance: Tensor, window: int | None
 ) -> Tensor:
-    """`attend_rows` of few enough queries; positions [B, L] are those among the row's own keys."""
+    """`attend_rows` of few enough queries; distance [B, L, P + S] from query to key, negative for unseen keys."""
     rows, tokens, heads, size = query.shape
     kv_heads, prefix = own[0].shape[1], shared[0].shape[1]
     inside = heads // kv_heads * tokens
     q = query.view(rows, tokens, kv_heads, -1, size).transpose(1, 2).reshape(rows * kv_heads, inside, size)
     scores = torch.bmm(q, own[0].flatten(0, 1).transpose(1, 2)).view(rows, kv_heads, tokens, -1, own[0].shape[2])
-    distance = positions[:, :, None] - torch.arange(-prefix, own[0].shape[2], device=positions.device)
     hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
     scores = scores.masked_fill_(hidden[:, None, :, None, prefix:], float("-inf"))
     if not prefix:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from tuneworth.decision import ArmResult, AtOnce, LearningCurve, Price, Probes, TokenPrice, decide
+from tuneworth.decision.curve import fitted_curve
 from tuneworth.evaluation.metrics import main_metric
 from tuneworth.pipeline.ladder import arms_of
 from tuneworth.pipeline.planning import Workshop, machine_price
 from tuneworth.store.atomic import read_json, read_jsonl, write_json
 from tuneworth.store.cache import sha256_of
+from tuneworth.store.looks import digest, look
 from tuneworth.store.run import RunFolder, read_arm
 
 PROBES = ("robustness", "forgetting", "out_of_scope")
@@ -35,14 +37,16 @@ def write_verdict(work: Workshop) -> None:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     results = [_result(folder, record, price) for record in records]
+    decision = work.task.decision
     verdict = decide(
         results,
-        work.task.decision,
+        decision,
         metric=metric,
         price=price,
         provenance=provenance,
-        learning_curve=_learning_curve(folder),
+        learning_curve=_learning_curve(folder, decision.minimum_effect),
         probes={record["name"]: _probes(folder, record) for record in records},
+        looks_at_test=_look(work, results),
     )
     write_json(folder.verdict, verdict.to_json())
 
@@ -106,7 +110,15 @@ def _probes(folder: RunFolder, record: Mapping[str, Any]) -> Probes:
     return Probes.from_json(found)
 
 
-def _learning_curve(folder: RunFolder) -> LearningCurve | None:
-    """What the probe of the learning curve wrote: `learning_curve.json`, {arm, points: [{rows, score, interval}]}."""
-    path = folder.path / "learning_curve.json"
-    return LearningCurve.from_json(read_json(path)) if path.is_file() else None
+def _learning_curve(folder: RunFolder, minimum_effect: float) -> LearningCurve | None:
+    """A curve through what the probe of the learning curve wrote: {arm, points: [{rows, score, interval}]}."""
+    if not folder.learning_curve.is_file():
+        return None
+    return fitted_curve(LearningCurve.from_json(read_json(folder.learning_curve)), minimum_effect)
+
+
+def _look(work: Workshop, results: Sequence[ArmResult]) -> int:
+    """The number of this look at the test rows: verdicts from other scores on the same rows came before."""
+    rows = digest(sorted(digest((example.text, example.answer)) for example in work.splits.test))
+    seen = digest(f"{arm.name} {arm.scores}" for arm in results if arm.done)
+    return look(rows, seen)

@@ -22,7 +22,7 @@ from tuneworth.evaluation.documents import Passages, read_passages
 from tuneworth.evaluation.forms import Answerer
 from tuneworth.evaluation.hosted import HostedModel, endpoint_of
 from tuneworth.evaluation.local import LocalModel, Scoring
-from tuneworth.evaluation.metrics import choose_metric
+from tuneworth.evaluation.metrics import check_metric, choose_metric
 from tuneworth.evaluation.metrics.jsontext import parse_json
 from tuneworth.evaluation.metrics.schemas import derived_schema
 from tuneworth.evaluation.prompts import FULL, SHORT, Told
@@ -97,6 +97,7 @@ class Workshop:
         given = task.prompt.json_schema
         self.schema = given if given is not None or splits.kind != "extraction" else _schema_of(splits)
         self.metric = choose_metric(task, splits.kind, splits.labels, self.schema, allow_code=allow_code)
+        check_metric(self.metric, splits.train)
         self.told = Told.of(splits.train, self.schema, schema_given=given is not None, columns=splits.columns)
         self.task = task
         self.folder = folder

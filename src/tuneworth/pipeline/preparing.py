@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,11 +152,16 @@ def ruler_of(renderer: Renderer, context_tokens: int) -> Ruler:
     each = math.ceil((second - first) / 2) - 1
     once = first - 2 - 2 * each
 
-    def count_tokens(example: Example) -> int:
-        texts = [*(message.content for message in example.messages), answer_key(example), example.tools]
-        return (
-            once + each * (len(example.messages) + 1) + sum(len(renderer.encode_text(text)) for text in texts if text)
-        )
+    def count_tokens(examples: Sequence[Example]) -> list[int]:
+        texts = [
+            [*(message.content for message in example.messages), answer_key(example), example.tools]
+            for example in examples
+        ]
+        lengths = iter(renderer.text_lengths([text for parts in texts for text in parts]))
+        return [
+            once + each * (len(example.messages) + 1) + sum(next(lengths) for _ in parts)
+            for example, parts in zip(examples, texts, strict=True)
+        ]
 
     return Ruler(count_tokens, context_tokens, renderer.control_strings)
 

@@ -17,7 +17,7 @@ from tuneworth.evaluation.prompts import SHORT
 from tuneworth.evaluation.robustness import ROWS
 from tuneworth.plan import EVALUATIONS, Rates, training_plan
 from tuneworth.plan.budget import reserve_seconds
-from tuneworth.plan.probing import Point, Speeds, Work, afford_probes, probe_seconds
+from tuneworth.plan.probing import FORGETTING, Point, Speeds, Work, afford_probes, probe_seconds
 
 _SAMPLE = 64  # rows whose tokens are counted
 
@@ -52,7 +52,9 @@ def add_probes(
     speeds = Speeds(asked, trained, _a_token(bench, local, rates), rates.classical)
     seconds = probe_seconds(work, speeds)
     left = budget["reserve"] - reserve_seconds(sum(budget.values()))
-    planned, skipped = afford_probes(left, seconds)
+    # A limit on forgetting can only be kept where forgetting is measured.
+    needed = FORGETTING if bench.task.decision.largest_forgetting is not None else None
+    planned, skipped = afford_probes(left, seconds, needed)
     budget["reserve"] -= sum(planned.values())
     reserve = budget.pop("reserve")
     probes = {name: {"seconds": seconds[name], "why": skipped.get(name)} for name in seconds}

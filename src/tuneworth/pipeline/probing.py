@@ -27,7 +27,6 @@ from tuneworth.evaluation.robustness import ROWS, Robustness, applicable, robust
 from tuneworth.evaluation.scope import Strangers, strangers
 from tuneworth.evaluation.tuned import Job
 from tuneworth.pipeline.curve_drawing import draw_classical_curve, draw_curve
-from tuneworth.pipeline.ladder import arms_of
 from tuneworth.pipeline.planning import Workshop
 from tuneworth.pipeline.probe_planning import predicted
 from tuneworth.plan.budget import reserve_seconds
@@ -82,14 +81,14 @@ class Stage:
     bench: Bench
     clock: Clock
     job_of: Callable[[str], Job]
+    names: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
     _classical: Classical | None = None
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """arm.json of every arm that is done."""
-        folder = self.work.folder
-        found = [read_arm(folder, name) for name in arms_of(self.work.task) if folder.arm_record(name).is_file()]
+        found = [read_arm(self.work.folder, name) for name in self.names]
         return [record for record in found if record["status"] == "done"]
 
     @contextmanager
@@ -97,6 +96,8 @@ class Stage:
         """The arm, ready to be asked. Raises ValueError when it cannot be asked again."""
         if record["family"] == "classical":
             yield probed_classical(record["name"], self._fitted())
+        elif "model_sha256" not in record:
+            raise ValueError("its model is hosted, and every request of a probe would be paid for")
         else:
             with probed_model(self.bench, record, self.work.local) as probed:
                 yield probed
@@ -126,7 +127,8 @@ def run_probes(work: Workshop, job_of: Callable[[str], Job], *, forced: bool = F
     """Run the probes that time allows, or all of them when `forced`; write probes.json. `job_of` tells how a
     fine-tuned arm is trained."""
     plan = read_json(work.folder.plan)
-    stage = Stage(work, work.bench(plan["test_rows"]), Clock.of(work, forced), job_of)
+    names = tuple(work.folder.arm_names())  # at_once writes arm.json again, and arms are listed by their time
+    stage = Stage(work, work.bench(plan["test_rows"]), Clock.of(work, forced), job_of, names)
     probes: dict[str, Any] = read_json(work.folder.probes)["probes"] if work.folder.probes.is_file() else {}
     for name in PROBES:
         if probes.get(name, {}).get("status") == "done":
@@ -142,6 +144,8 @@ def run_probes(work: Workshop, job_of: Callable[[str], Job], *, forced: bool = F
         work.folder.log("probe", name=name, **probes[name])
         if why is not None:
             work.watcher.note(f"probe {name}: skipped, {why}")
+            if name == FORGETTING and work.task.decision.largest_forgetting is not None:
+                work.watcher.note("decision.largest_forgetting is not checked, since forgetting was not measured")
     content = {"schema": "tuneworth.probes/1", "probes": probes, "arms_left_out": stage.left_out}
     write_json(work.folder.probes, content)  # last: it marks the stage as done
 

@@ -89,10 +89,14 @@ def _curve(work: Work, answer: Rate, a_row: float) -> float:
     return steps + looks + answer.seconds(work.judging_rows, len(work.points) + 1)
 
 
-def afford_probes(left_seconds: float, seconds: Mapping[str, float]) -> tuple[dict[str, float], dict[str, str]]:
-    """The probes that `left_seconds` suffice for, with their seconds, and of the others why not."""
+def afford_probes(
+    left_seconds: float, seconds: Mapping[str, float], needed: str | None = None
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The probes that `left_seconds` suffice for, with their seconds, and of the others why not. The one that is
+    `needed` (the verdict asks for it) comes first.
+    """
     planned, skipped = {}, {}
-    for name in PROBES:
+    for name in sorted(PROBES, key=lambda name: name != needed):
         if name not in seconds:
             continue
         if seconds[name] <= left_seconds:

@@ -153,6 +153,10 @@ class Renderer:
         """Token ids of plain text; nothing in it becomes a control token."""
         return self._plain.encode(text, add_special_tokens=False).ids
 
+    def text_lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each of some plain texts is, on all cores."""
+        return [len(encoding) for encoding in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+
     def _answer_text(self, messages: list[dict[str, Any]], before: str, tools: Tools = ()) -> str:
         """The answer as the template writes it, through its end token."""
         content = messages[-1]["content"]

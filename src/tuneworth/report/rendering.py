@@ -99,6 +99,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "size": _bytes,
     "p_value": _p_value,
     "plain": _plain,
+    "loss": lambda value: f"{value:.3f}",
     "tokens": lambda value: f"{value:,.1f}",
     "finding": wording.finding,
 }

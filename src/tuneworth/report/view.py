@@ -137,6 +137,26 @@ class View:
         return [*lead, *close, *(pair for pair in prompt if pair not in close)]
 
     @property
+    def closest(self) -> Document | None:
+        """The comparison that the verdict hangs on: of the main arm with the one hardest to tell from it."""
+        return next(iter(self.key_comparisons), None)
+
+    @property
+    def probed(self) -> Sequence[Mapping[str, Any]]:
+        """The arms of which more than their score was measured."""
+        return [arm for arm in self.done if any(arm.get(key) for key in ("robustness", "forgetting", "out_of_scope"))]
+
+    @cached_property
+    def alterations(self) -> Sequence[str]:
+        """The kinds of altered requests that some arm was asked."""
+        return list(dict.fromkeys(name for arm in self.done for name in arm.get("robustness") or ()))
+
+    @property
+    def loads(self) -> Sequence[Mapping[str, Any]]:
+        """The arms that were asked several requests at once."""
+        return [arm for arm in self.done if arm.get("at_once")]
+
+    @property
     def rival(self) -> Document | None:
         """The comparison of the main arm with the one that break-even is reckoned against."""
         against = (self.verdict.get("break_even") or {}).get("against")
@@ -233,6 +253,26 @@ class View:
             low, high = requests.get("interval") or (None, None)
             marks.append(Mark(requests["estimate"], f"break-even {about(requests['estimate'])}", low, high))
         return [*marks, Mark(self._volume, "your volume")] if self._volume else marks
+
+    @cached_property
+    def growth_lines(self) -> Lines | None:
+        """The measured points of the learning curve and the band around it."""
+        curve = self.verdict.get("learning_curve") or {}
+        points = [(point["rows"], point["score"]) for point in curve.get("points") or ()]
+        if not points:
+            return None
+        band = curve.get("band") or ()
+        ends = [(point["rows"], end) for point in band for end in (point["low"], point["high"])]
+        rows = [row for row, _ in (*points, *ends)]
+        x = linear_axis(rows, short_count, (0.0, float("inf")))
+        y = linear_axis([score for _, score in (*points, *ends)], percent, (0.0, 1.0))
+        series = [Series("measured", "fine-tune", points, dots=True)]
+        for name, key in (("90 % band", "low"), ("", "high")):
+            if band:
+                series.append(Series(name, "thin", [(point["rows"], point[key]) for point in band], "7 5"))
+        words = "; ".join(f"{short_count(row)} rows: {percent(score)}" for row, score in points)
+        marks = [Mark(points[-1][0], "your rows")]
+        return Lines("Score over the rows learnt from", words, x, y, "training rows", "score", series, marks)
 
     def training_lines(self, arm: Mapping[str, Any]) -> Sequence[Lines]:
         """Loss over steps, and the score on validation rows, as far as they were recorded."""

@@ -148,7 +148,7 @@ class Training(Section):
 class Task(Section):
     schema_: Literal["tuneworth.task/1"] = Field("tuneworth.task/1", alias="schema", description="format of this file")
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="a short name of the task")
-    kind: Kind = Field("auto", description="what the answers are: labels or free text; guessed when auto")
+    kind: Kind = Field("auto", description="what the answers are; guessed when auto")
     data: Data = Field(default_factory=Data, description="where the rows are")
     prompt: Prompt = Field(default_factory=Prompt, description="what the model is told")
     models: list[str] = Field(

@@ -4,6 +4,6 @@
 """
 
 from tuneworth.evaluation.metrics.choosing import choose_metric, main_metric, metric_names
-from tuneworth.evaluation.metrics.metric import Kit, Metric, MetricFailed, score
+from tuneworth.evaluation.metrics.metric import Kit, Metric, MetricFailed, check_metric, score
 
-__all__ = ["Kit", "Metric", "MetricFailed", "choose_metric", "main_metric", "metric_names", "score"]
+__all__ = ["Kit", "Metric", "MetricFailed", "check_metric", "choose_metric", "main_metric", "metric_names", "score"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneworth.data.example import Example
+from tuneworth.errors import InputError
 from tuneworth.evaluation.records import Answer, RawAnswer
 
 Parse = Callable[[Example, RawAnswer], str | None]
@@ -45,6 +46,25 @@ class Metric:
     def totals(self, examples: Sequence[Example], answers: Sequence[Answer]) -> dict[str, Any]:
         """Further numbers of an arm on rows in order."""
         return self.kit.totals(examples, answers)
+
+
+_TRIED = 3
+
+
+def check_metric(metric: Metric, examples: Sequence[Example]) -> None:
+    """Try the metric on the wanted answers of a few rows, before anything is trained for hours.
+
+    Raises InputError that names the first row which it cannot score.
+    """
+    some = examples[:_TRIED]
+    wanted = [RawAnswer(metric.kit.wanted(example), "stop", "", 0, 0, 0.0) for example in some]
+    for example, answer in zip(some, score(some, wanted, metric), strict=True):
+        if answer.error is not None:
+            raise InputError(
+                f"the metric cannot score the row's own answer: {answer.error}",
+                where=f"{example.file}:{example.line} (id {example.id})",
+                cure="correct the function, or the row",
+            )
 
 
 def score(examples: Sequence[Example], answers: Sequence[RawAnswer], metric: Metric) -> list[Answer]:
