@@ -681,7 +681,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a training takes its share although the budget is spent", "pipeline/running.py",
-        "    return left\n\n\ndef _too_late", "    return max(share, left)\n\n\ndef _too_late",
+        "    return left\n\n\ndef _planned", "    return max(share, left)\n\n\ndef _planned",
         "pipeline/test_budget_kept.py", "test_a_training",
     ),
     Mutation(

@@ -18,13 +18,6 @@ from tuneworth.training import Hooks, Settings, answer_loss, epoch_batches, trai
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def benchmarks_on_path() -> Any:
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
-
-
 def standalone(name: str) -> ModuleType:
     """A part that runs in a peers' environment, by its file, as there."""
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / "training_speed" / f"{name}.py")

@@ -134,6 +134,16 @@ def test_the_ladder_is_one_table_from_cheap_to_dear_and_providers_add_to_it() ->
     assert families == sorted(families, key=["classical", "prompt", "fine-tune"].index)
 
 
+def test_a_trained_arm_with_examples_does_not_learn_the_rows_that_it_shows(place: Path, tmp_path: Path) -> None:
+    run = running.run(task(place, None, arms=["lora-few-shot"]), out=tmp_path / "run")
+    arm = run.arm("lora-few-shot")
+    train = {row["id"] for row in read_jsonl(run.folder.splits / "train.jsonl")}
+    assert len(arm["shots"]) == 8
+    assert set(arm["shots"]) <= train
+    assert arm["settings"]["rows"] == len(train) - 8
+    assert len(arm["prompt"]) == 1 + 2 * 8 + 1
+
+
 def test_retrieved_examples_are_train_rows_and_the_served_arm_shows_the_same(place: Path, tmp_path: Path) -> None:
     run = running.run(task(place, None, arms=["retrieved"]), out=tmp_path / "run")
     train = {row["messages"][-1]["content"] for row in read_jsonl(run.folder.splits / "train.jsonl")}

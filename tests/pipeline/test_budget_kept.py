@@ -39,3 +39,13 @@ def test_a_training_whose_time_is_gone_is_not_begun_and_says_why() -> None:
     late = running._too_late(work(500), PLAN, "lora-short")
     assert late is not None
     assert "0 s of the budget are left" in late
+
+
+def test_a_dear_prompt_whose_time_is_gone_is_not_begun_either() -> None:
+    # 360 s less 250 and 30 s of the trainings, half of the reserve, and what was spent.
+    plan = {
+        **PLAN,
+        "budget": {"before": 50.0, "retrieved": 20.0, "lora-short": 250.0, "lora-full": 30.0, "reserve": 20.0},
+    }
+    assert running._too_late(work(60), plan, "retrieved") is None
+    assert "0 s of the budget are left of 20 s" in str(running._too_late(work(90), plan, "retrieved"))

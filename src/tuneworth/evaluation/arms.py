@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuneworth.data.example import Example
+from tuneworth.data.vectors import Vectorise
 from tuneworth.evaluation.classical import Classical, fit_classical
 from tuneworth.evaluation.forms import Answerer, Form
 from tuneworth.evaluation.local import LocalModel, Scoring
@@ -41,6 +42,7 @@ class Bench:
     folder: RunFolder
     watcher: Watcher
     told: Told = field(default_factory=Told)
+    vectorise: Vectorise | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -69,9 +71,9 @@ def stratified(examples: Sequence[Example], count: int, seed: int, kind: str) ->
 
 
 def classical_arm(bench: Bench, name: str) -> None:
-    """TF-IDF with a linear model (labels, preferences), or the nearest row's answer (everything else)."""
+    """A linear model on words or word vectors (labels, preferences), or the nearest row's answer (everything else)."""
     bench.watcher.begin(f"{name}: fitting", 1)
-    fitted = fit_classical(bench.kind, bench.train, bench.validation, bench.task.seed)
+    fitted = fit_classical(bench.kind, bench.train, bench.validation, bench.task.seed, bench.vectorise)
     answers = score(bench.test, fitted.answer(bench.test), bench.scoring.metric)
     details = {
         "model": "scikit-learn",

@@ -1,5 +1,8 @@
-"""The classical floor: TF-IDF and a linear model where answers are classes or preferences, else the nearest training
-row's answer.
+"""The classical floor: a linear model on words or on word vectors where answers are classes or preferences, else the
+nearest training row's answer.
+
+Which features, and how strongly they are regularised, is chosen on validation; the most frequent label is scored beside
+them, since a floor that does not beat it has learnt nothing.
 
 References: Salton & Buckley 1988 (TF-IDF); logistic regression by scikit-learn; Bradley & Terry 1952 (preferences).
 """
@@ -9,8 +12,10 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,9 +26,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.preprocessing import MultiLabelBinarizer
+from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer
 
 from tuneworth.data.example import Example
+from tuneworth.data.vectors import Vectorise
 from tuneworth.evaluation.metrics.labelsets import set_f1
 from tuneworth.evaluation.metrics.pairs import preferred
 from tuneworth.evaluation.records import RawAnswer
@@ -33,6 +39,8 @@ _STRENGTHS = (3.0, 30.0)
 _CHOICE_ROWS = 4000
 Written = tuple[str, dict[str, float]]
 """An answer, and further numbers of it as in RawAnswer.parts."""
+Fit = Callable[[Sequence[Example], float], Any]
+"""Rows and the strength of regularisation become a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +59,40 @@ class Classical:
         return [RawAnswer(text, "stop", "", 0, 0, seconds, parts=parts) for text, parts in written]
 
 
-def fit_classical(kind: str, train: Sequence[Example], validation: Sequence[Example], seed: int) -> Classical:
-    """The floor of a kind."""
+def fit_classical(
+    kind: str, train: Sequence[Example], validation: Sequence[Example], seed: int, vectorise: Vectorise | None = None
+) -> Classical:
+    """The floor of a kind; with `vectorise` word vectors are tried beside words."""
     if kind == "classification":
-        return fit_classifier(train, validation, seed)
+        return fit_classifier(train, validation, seed, vectorise)
     if kind == "multilabel":
-        return fit_label_sets(train, validation, seed)
+        return fit_label_sets(train, validation, seed, vectorise)
     if kind == "preference":
         return fit_preferences(train, validation, seed)
     return fit_retrieval(train)
 
 
-def fit_classifier(train: Sequence[Example], validation: Sequence[Example], seed: int) -> Classical:
-    """TF-IDF of words and word pairs and of characters, then logistic regression.
+def fit_classifier(
+    train: Sequence[Example], validation: Sequence[Example], seed: int, vectorise: Vectorise | None = None
+) -> Classical:
+    """TF-IDF of words and word pairs and of characters, or word vectors; then logistic regression.
 
-    The strength of regularisation is chosen on validation (fitted on at most 4,000 train rows), then all are fitted.
+    Features and the strength of regularisation are chosen on validation (fitted on at most 4,000 train rows), then all
+    are fitted.
     """
     start = time.perf_counter()
     wanted = np.array([e.answer for e in validation])
 
-    def fit(rows: Sequence[Example], strength: float) -> Pipeline:
+    def fit(features: Any, rows: Sequence[Example], strength: float) -> Pipeline:
         classifier = LogisticRegression(C=strength, max_iter=100, tol=1e-3, random_state=seed)
-        return _fitted(make_pipeline(_words_and_characters(), classifier), rows, [e.answer for e in rows])
+        return _fitted(make_pipeline(features, classifier), rows, [e.answer for e in rows])
 
     def validated(model: Pipeline) -> float:
         return float(np.mean(model.predict(_texts(validation)) == wanted))
 
-    model, settings = _chosen(train, fit, validated)
+    model, settings = _chosen(train, _ways(fit, vectorise), validated)
+    most, _ = Counter(e.answer for e in train).most_common(1)[0]
+    settings |= {"most_frequent_label": most, "validation_score_of_most_frequent": float(np.mean(wanted == most))}
 
     def write(examples: Sequence[Example]) -> list[Written]:
         chances = model.predict_proba(_texts(examples))
@@ -90,14 +105,16 @@ def fit_classifier(train: Sequence[Example], validation: Sequence[Example], seed
     return Classical(write, settings | {"classifier": "logistic regression"}, time.perf_counter() - start)
 
 
-def fit_label_sets(train: Sequence[Example], validation: Sequence[Example], seed: int) -> Classical:
+def fit_label_sets(
+    train: Sequence[Example], validation: Sequence[Example], seed: int, vectorise: Vectorise | None = None
+) -> Classical:
     """The same features, and one logistic regression for each label; labels at least as likely as not are answered."""
     start = time.perf_counter()
     names = MultiLabelBinarizer().fit([e.labels for e in train])
 
-    def fit(rows: Sequence[Example], strength: float) -> Pipeline:
+    def fit(features: Any, rows: Sequence[Example], strength: float) -> Pipeline:
         one = LogisticRegression(C=strength, max_iter=100, tol=1e-3, random_state=seed, class_weight="balanced")
-        model = make_pipeline(_words_and_characters(), OneVsRestClassifier(one))
+        model = make_pipeline(features, OneVsRestClassifier(one))
         return _fitted(model, rows, names.transform([e.labels for e in rows]))
 
     def answers(model: Pipeline, examples: Sequence[Example]) -> list[list[str]]:
@@ -108,7 +125,7 @@ def fit_label_sets(train: Sequence[Example], validation: Sequence[Example], seed
         given = answers(model, validation)
         return float(np.mean([set_f1(set(e.labels), set(g)) for e, g in zip(validation, given, strict=True)]))
 
-    model, settings = _chosen(train, fit, validated)
+    model, settings = _chosen(train, _ways(fit, vectorise), validated)
 
     def write(examples: Sequence[Example]) -> list[Written]:
         return [(json.dumps(labels, ensure_ascii=False), {}) for labels in answers(model, examples)]
@@ -140,14 +157,14 @@ def fit_preferences(train: Sequence[Example], validation: Sequence[Example], see
     def margins(model: Any, examples: Sequence[Example]) -> NDArray[np.float64]:
         return np.asarray(model.decision_function(features(examples)), dtype=np.float64)
 
-    model, settings = _chosen(train, fit, lambda model: float(np.mean(margins(model, validation) > 0)))
+    about = "TF-IDF of words and word pairs, and length, of one answer less the other"
+    model, settings = _chosen(train, {about: fit}, lambda model: float(np.mean(margins(model, validation) > 0)))
     longer = float(np.mean([len(_pair(e)[0]) > len(_pair(e)[1]) for e in validation]))
 
     def write(examples: Sequence[Example]) -> list[Written]:
         return [(preferred(margin), {"margin": float(margin)}) for margin in margins(model, examples)]
 
-    about = {"features": "TF-IDF of words and word pairs, and length, of one answer less the other"}
-    settings |= about | {"classifier": "pairwise logistic regression", "longest_answer": longer}
+    settings |= {"classifier": "pairwise logistic regression", "longest_answer": longer}
     return Classical(write, settings, time.perf_counter() - start)
 
 
@@ -166,19 +183,32 @@ def fit_retrieval(train: Sequence[Example]) -> Classical:
     return Classical(write, settings, time.perf_counter() - start)
 
 
-def _chosen(
-    train: Sequence[Example], fit: Callable[[Sequence[Example], float], Any], validated: Callable[[Any], float]
-) -> tuple[Any, dict[str, Any]]:
-    """The model with the strength of regularisation that is best on validation, fitted on all rows."""
-    some = train[:_CHOICE_ROWS]
-    scores = {strength: validated(fit(some, strength)) for strength in _STRENGTHS}
-    best = max(_STRENGTHS, key=lambda strength: scores[strength])
-    settings = {
-        "features": "TF-IDF of words, word pairs and 2 to 4 characters",
-        "C": best,
-        "validation_score": scores[best],
+def _ways(fit: Callable[[Any, Sequence[Example], float], Any], vectorise: Vectorise | None) -> dict[str, Fit]:
+    """How texts can become features, each as a fit of its own."""
+    ways: dict[str, Fit] = {
+        "TF-IDF of words, word pairs and 2 to 4 characters": lambda rows, strength: fit(
+            _words_and_characters(), rows, strength
+        )
     }
-    return fit(train, best), settings
+    if vectorise is not None:
+        ways["word vectors"] = partial(fit, FunctionTransformer(vectorise))
+    return ways
+
+
+def _chosen(
+    train: Sequence[Example], ways: Mapping[str, Fit], validated: Callable[[Any], float]
+) -> tuple[Any, dict[str, Any]]:
+    """The model with the features and the strength of regularisation that are best on validation, fitted on all."""
+    some = train[:_CHOICE_ROWS]
+    tried = [(name, c, validated(fit(some, c))) for name, fit in ways.items() for c in _STRENGTHS]
+    features, strength, score = max(tried, key=lambda one: one[2])
+    settings = {
+        "features": features,
+        "C": strength,
+        "validation_score": score,
+        "tried": [{"form": f"{name}, C {c:g}", "score": found} for name, c, found in tried],
+    }
+    return ways[features](train, strength), settings
 
 
 def _fitted(model: Pipeline, rows: Sequence[Example], wanted: Any) -> Pipeline:

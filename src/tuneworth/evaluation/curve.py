@@ -40,7 +40,7 @@ def classical_curve(
         train = curve_set(bench.train, size, bench.task.seed, bench.kind)
         if bench.kind == "classification" and len({example.answer for example in train}) < 2:
             continue  # one class teaches nothing, and nothing can be fitted
-        fitted = fit_classical(bench.kind, train, bench.validation, bench.task.seed)
+        fitted = fit_classical(bench.kind, train, bench.validation, bench.task.seed, bench.vectorise)
         answers = score(judging, fitted.answer(judging), bench.scoring.metric)
         points.append((size, tuple(answer.score for answer in answers)))
         advance(1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from tuneworth.evaluation.arms import Bench, answered, finish, leave_out, model_details
 from tuneworth.evaluation.choosing import choose
+from tuneworth.evaluation.documents import DocumentsForm
 from tuneworth.evaluation.forms import Answerer, Form
 from tuneworth.evaluation.prompts import FULL, with_shots
 from tuneworth.evaluation.records import Answer
@@ -38,6 +39,8 @@ def prompt_arm(bench: Bench, name: str, model: Answerer, forms: Sequence[Form]) 
     settings: dict[str, Any] = {"form": choice.form.name}
     if isinstance(choice.form, RetrievedForm):
         settings["retrieved"] = choice.form.count
+    if isinstance(choice.form, DocumentsForm):
+        settings["passages"] = choice.form.count
     if choice.tried:
         settings |= {"validation_score": choice.score, "tried": choice.tried, "validation_rows_failed": choice.failed}
     details = {

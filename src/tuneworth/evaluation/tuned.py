@@ -59,7 +59,9 @@ def tuned_arm(bench: Bench, name: str, local: LocalModel, job: Job) -> None:
     The seeds, and of each the best step, are chosen by score on validation rows.
     """
     home, form = bench.folder.arm(name), job.form
-    rows, too_long = local.learnable(form, bench.train, bench.kind, bench.task.training.turns)
+    shown = {shot.id for shot in form.shots}  # its answer stands in every prompt, so there is nothing to learn in it
+    learnt = [example for example in bench.train if example.id not in shown]
+    rows, too_long = local.learnable(form, learnt, bench.kind, bench.task.training.turns)
     if too_long:
         bench.watcher.note(f"{name}: {len(too_long)} rows do not fit the model's context and are left out")
     seeds = range(job.recipe.seed, job.recipe.seed + job.seeds)

@@ -65,23 +65,22 @@ class HostedChat:
     ) -> None:
         self.endpoint = endpoint
         self._timeout = timeout_seconds
-        # Everything is named, so that nothing meant for another endpoint is read from OPENAI_* variables.
-        without = ["OpenAI-Organization", "OpenAI-Project", *([] if endpoint.key else ["Authorization"])]
-        self._without: Any = dict.fromkeys(without, openai.omit)
-        self._client = openai.OpenAI(
-            base_url=endpoint.base_url,
-            api_key=endpoint.key or "none",
-            timeout=timeout_seconds,
-            max_retries=retries,
-        )
+        self._retries = retries
         self._limit_name = "max_tokens"
         self._greedy = True
 
-    def ask(self, request: Request) -> Reply:
+    def _client(self) -> openai.OpenAI:
+        """The SDK's client: everything is named, so that nothing meant for another endpoint is read from OPENAI_*."""
+        key = self.endpoint.key or "none"
+        return openai.OpenAI(
+            base_url=self.endpoint.base_url, api_key=key, timeout=self._timeout, max_retries=self._retries
+        )
+
+    def _ask(self, client: openai.OpenAI, request: Request) -> Reply:
         """One reply; never raises for what the endpoint does."""
         start = time.perf_counter()
         try:
-            body = self._post(request)
+            body = self._post(client, request)
             return read_reply(body, time.perf_counter() - start, self._clean)
         except openai.APIError as error:
             return self._failed(error_text(error, self._timeout), start)
@@ -95,7 +94,10 @@ class HostedChat:
         """
         replies: list[Reply | None] = [None] * len(requests)
         failures, hopeless = 0, ""
-        with _Workers(lambda index: self.ask(requests[index]), len(requests)) as workers:
+        with (
+            self._client() as client,
+            _Workers(lambda index: self._ask(client, requests[index]), len(requests)) as workers,
+        ):
             for _ in requests:
                 index, reply = workers.next()
                 replies[index] = reply
@@ -106,20 +108,18 @@ class HostedChat:
                     break
         return [reply or Reply("", "error", None, None, 0.0, f"not asked, since: {hopeless}") for reply in replies]
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
-    def _post(self, request: Request) -> bytes:
+    def _post(self, client: openai.OpenAI, request: Request) -> bytes:
+        without = ["OpenAI-Organization", "OpenAI-Project", *([] if self.endpoint.key else ["Authorization"])]
+        omitted: Any = dict.fromkeys(without, openai.omit)
         for _ in range(3):
             options: dict[str, Any] = {self._limit_name: request.max_new_tokens}
             if self._greedy:
                 options["temperature"] = 0
             try:
-                raw = self._client.chat.completions.with_raw_response.create(
+                raw = client.chat.completions.with_raw_response.create(
                     model=self.endpoint.model,
                     messages=[dict(message) for message in request.messages],  # type: ignore[misc]
-                    extra_headers=self._without,
+                    extra_headers=omitted,
                     **options,
                 )
                 return bytes(raw.http_response.content)

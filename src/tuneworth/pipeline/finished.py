@@ -9,6 +9,7 @@ from typing import Any
 
 from tuneworth.data import Example, Message
 from tuneworth.errors import InputError
+from tuneworth.evaluation.documents import DocumentsForm, Passages, read_passages
 from tuneworth.evaluation.prompts import PromptForm, place
 from tuneworth.evaluation.retrieved import Neighbours
 from tuneworth.evaluation.watching import Silent
@@ -20,6 +21,9 @@ from tuneworth.rendering import Tools
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import load_task
+
+Prepare = Callable[[Sequence[Mapping[str, Any]]], tuple[list[dict[str, Any]], list[Any]]]
+"""A conversation becomes what is shown before it, and itself as the model reads it."""
 
 
 class Run:
@@ -81,23 +85,32 @@ class Run:
             arm,
             local.chat(labels, scored=decoding == "scored"),
             record["opening"],
-            self._shown(record["settings"].get("retrieved", 0)),
+            self._prepared(record["settings"]),
             record.get("keeps_own_system", False),
             record["max_new_tokens"],
         )
 
-    def _shown(self, count: int) -> Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]:
-        """What an arm shows before a conversation: `count` training rows like it, as turns; nothing for none."""
-        if not count:
-            return lambda messages: []
-        rows = read_splits(self.folder).train
-        neighbours = Neighbours.of(rows, vectors_of(Silent()), load_task(self.folder.task).seed)
+    def _prepared(self, settings: Mapping[str, Any]) -> Prepare:
+        """How an arm prepares a conversation: training rows like it shown before it, or passages put into it."""
+        retrieved, passages = settings.get("retrieved", 0), settings.get("passages", 0)
+        task = load_task(self.folder.task)
+        if retrieved:
+            neighbours = Neighbours.of(read_splits(self.folder).train, vectors_of(Silent()), task.seed)
+            return lambda talk: (
+                PromptForm("", None, neighbours.nearest(_asking(talk), retrieved)).opening(),
+                list(talk),
+            )
+        if passages and task.data.documents:
+            found = Passages.of(read_passages(Path(task.data.documents)))
+            form = DocumentsForm("", PromptForm("", None), found, passages)
+            return lambda talk: ([], form.messages(_asking(talk)))
+        return lambda talk: ([], list(talk))
 
-        def shown(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-            talk = tuple(Message(message["role"], message.get("content") or "") for message in messages)
-            return PromptForm("", None, neighbours.nearest(Example("", talk, "", "", 0), count)).opening()
 
-        return shown
+def _asking(talk: Sequence[Mapping[str, Any]]) -> Example:
+    """A conversation as a row without an answer."""
+    messages = tuple(Message(message["role"], message.get("content") or "") for message in talk)
+    return Example("", messages, "", "", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +120,7 @@ class ArmChat:
     name: str
     model: Chat
     opening: list[dict[str, Any]]
-    shown: Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]
+    prepare: Prepare
     keeps_own_system: bool = False
     judged_tokens: int = 256
     """The longest answer with which the arm was judged."""
@@ -117,6 +130,7 @@ class ArmChat:
         temperature: float = 0.0,
     ) -> str:  # fmt: skip
         """The whole answer to a conversation; messages, calls and tools in OpenAI's shape."""
-        placed = place([*self.opening, *self.shown(messages)], messages, keeps_own=self.keeps_own_system)
+        shown, talk = self.prepare(messages)
+        placed = place([*self.opening, *shown], talk, keeps_own=self.keeps_own_system)
         most = max_new_tokens or self.judged_tokens
         return self.model.chat(placed, tools=tools, max_new_tokens=most, temperature=temperature)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from tuneworth.decision.records import Family
 from tuneworth.evaluation.arms import Bench
+from tuneworth.evaluation.documents import documents_forms
 from tuneworth.evaluation.forms import Form
 from tuneworth.evaluation.instructions import reworded
 from tuneworth.evaluation.prompted import few_shot, zero_shot
-from tuneworth.evaluation.prompts import FULL, SHORT
+from tuneworth.evaluation.prompts import FULL, SHORT, PromptForm, with_shots
 from tuneworth.evaluation.retrieved import retrieved_forms
 from tuneworth.evaluation.searched import searched_forms
 from tuneworth.models.tuning import FULL_METHOD
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from tuneworth.pipeline.planning import Workshop
 
 CLASSICAL, ZERO_SHOT, FEW_SHOT, RETRIEVED = "classical", "zero-shot", "few-shot", "retrieved"
-REWORDED, SEARCHED = "reworded", "searched"
-LORA_SHORT, LORA_FULL = "lora-short", "lora-full"
+REWORDED, SEARCHED, DOCUMENTS = "reworded", "searched", "documents"
+LORA_SHORT, LORA_FULL, LORA_FEW_SHOT = "lora-short", "lora-full", "lora-few-shot"
 WEIGHTS_SHORT, WEIGHTS_FULL = "weights-short", "weights-full"
 AT = "@"
 """Between a prompting arm and the provider whose model it asks: `few-shot@gpt`."""
@@ -47,10 +48,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """A trained arm: the form it is trained and judged behind, and whether all weights are trained or an adapter."""
+    """A trained arm: the form it is trained and judged behind, whether all weights are trained or an adapter, and how
+    many training rows every prompt shows (those are not trained on)."""
 
     form: str
     all_weights: bool = False
+    shots: int = 0
+
+    def form_of(self, bench: Bench) -> PromptForm:
+        """The prompt form, on the rows of `bench`."""
+        form = bench.form(self.form)
+        return with_shots(form, bench.train, self.shots, bench.task.seed, bench.kind) if self.shots else form
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,8 @@ def _trains_adapters(task: Task) -> bool:
     return not _trains_all(task)
 
 
+_NOT_HOSTED = ("tools", "preference")  # calls are no text, and a preference is read from likelihoods
+
 LADDER = (
     Arm(CLASSICAL, "classical"),
     Arm(ZERO_SHOT, "prompt", Asked(lambda work, bench: zero_shot(bench), Prompts())),
@@ -113,8 +123,15 @@ LADDER = (
             RETRIEVED,
         ),
     ),
+    Arm(
+        DOCUMENTS,
+        "prompt",
+        Asked(lambda work, bench: documents_forms(bench.form(FULL), work.passages), Prompts((2,))),
+        lambda task: task.data.documents is not None,
+    ),
     Arm(LORA_SHORT, "fine-tune", Taught(SHORT), _trains_adapters),
     Arm(LORA_FULL, "fine-tune", Taught(FULL), _trains_adapters),
+    Arm(LORA_FEW_SHOT, "fine-tune", Taught(SHORT, shots=8), lambda task: False),
     Arm(WEIGHTS_SHORT, "fine-tune", Taught(SHORT, all_weights=True), _trains_all),
     Arm(WEIGHTS_FULL, "fine-tune", Taught(FULL, all_weights=True), _trains_all),
 )
@@ -128,6 +145,13 @@ def known_arms(task: Task) -> dict[str, Arm]:
     hosted = [_at(arm, name) for name in task.providers for arm in LADDER if arm.asked]
     first_trained = next(index for index, arm in enumerate(LADDER) if arm.taught)
     return {arm.name: arm for arm in (*LADDER[:first_trained], *hosted, *LADDER[first_trained:])}
+
+
+def misfit(arm: Arm, kind: str) -> str | None:
+    """Why an arm cannot do answers of `kind`, if it cannot."""
+    if arm.provider is not None and kind in _NOT_HOSTED:
+        return f"hosted models are not asked for answers of kind {kind} yet"
+    return None
 
 
 def arms_of(task: Task) -> dict[str, Arm]:

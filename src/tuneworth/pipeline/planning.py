@@ -9,14 +9,17 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tuneworth.data import Example
+from tuneworth.data.vectors import Vectorise
 from tuneworth.decision import Price, machine_hour_price
 from tuneworth.decision.power import power_in_words
 from tuneworth.errors import InputError, MachineError
 from tuneworth.evaluation.arms import Bench, model_decoding, stratified
+from tuneworth.evaluation.documents import Passages, read_passages
 from tuneworth.evaluation.forms import Answerer
 from tuneworth.evaluation.hosted import HostedModel, endpoint_of
 from tuneworth.evaluation.local import LocalModel, Scoring
@@ -42,7 +45,7 @@ from tuneworth.models.recompute import MemoryPlan
 from tuneworth.models.sources import find_model
 from tuneworth.models.tuning import FULL_METHOD, Recipe
 from tuneworth.pipeline.continuing import Start, continued, find_start
-from tuneworth.pipeline.ladder import CLASSICAL, Arm, Taught, arms_of
+from tuneworth.pipeline.ladder import CLASSICAL, Arm, Taught, arms_of, misfit
 from tuneworth.pipeline.preparing import Prepared, vectors_of
 from tuneworth.pipeline.probe_planning import add_probes
 from tuneworth.plan import Allotment, Prompts, Rate, Rates, Rows, Setting, TrainingPlan, allot, training_plan
@@ -132,8 +135,19 @@ class Workshop:
     def neighbours(self) -> Neighbours:
         """The training rows by likeness, for retrieved examples; made once."""
         if self._neighbours is None:
-            self._neighbours = Neighbours.of(self.splits.train, vectors_of(self.watcher), self.task.seed)
+            self._neighbours = Neighbours.of(self.splits.train, self.vectorise, self.task.seed)
         return self._neighbours
+
+    @cached_property
+    def passages(self) -> Passages:
+        """The passages of the task's documents."""
+        assert self.task.data.documents is not None
+        return Passages.of(read_passages(Path(self.task.data.documents)))
+
+    @cached_property
+    def vectorise(self) -> Vectorise | None:
+        """The table of word vectors, where it can be had."""
+        return vectors_of(self.watcher)
 
     @property
     def compiled(self) -> Setting:
@@ -173,8 +187,9 @@ class Workshop:
         validation = stratified(splits.validation, rows, seed, splits.kind)
         test = stratified(splits.test, test_rows, seed, splits.kind)
         return Bench(
-            self.task, splits.kind, scoring, splits.train, validation, test, self.folder, self.watcher, self.told
-        )
+            self.task, splits.kind, scoring, splits.train, validation, test, self.folder, self.watcher, self.told,
+            self.vectorise,
+        )  # fmt: skip
 
     def _new_tokens(self) -> int:
         """Room for the longest label, or for nearly all training answers, and the end token."""
@@ -222,7 +237,7 @@ def _prompts(work: Workshop, bench: Bench) -> dict[str, Prompts]:
     """The prompting arms for the plan. No arm chooses among more forms than it has; what a task names, it needs."""
     found = {}
     for arm in arms_of(work.task).values():
-        if arm.asked:
+        if arm.asked and not misfit(arm, bench.kind):
             available, wanted = len(arm.asked.forms(work, bench)), arm.asked.prompts
             forms = tuple(sorted({min(count, available) for count in wanted.forms}, reverse=True))
             found[arm.name] = Prompts(forms, wanted.optional and work.task.arms == "auto")
@@ -271,7 +286,7 @@ def _measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: 
     for arm in arms.values():
         if arm.asked and arm.asked.rate_of in answer:
             answer[arm.name] = answer[str(arm.asked.rate_of)]
-        elif arm.asked:
+        elif arm.asked and not misfit(arm, bench.kind):
             dearest = arm.asked.forms(work, bench)[-1]
             model = work.model_of(arm)
             answer[arm.name] = model.answer_rate(dearest, sample, model.suited(bench.scoring))
@@ -286,14 +301,16 @@ def _measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: 
 def _same_as_short(bench: Bench, taught: Taught) -> bool:
     """Whether the full prompt of this task is no other than the short one, so that one training is enough."""
     row = bench.validation[0]
-    return taught.form == FULL and bench.form(FULL).messages(row) == bench.form(SHORT).messages(row)
+    return (
+        taught.form == FULL and not taught.shots and bench.form(FULL).messages(row) == bench.form(SHORT).messages(row)
+    )
 
 
 def _training_rates(
     work: Workshop, bench: Bench, settings: TrainingPlan, taught: Taught, most_tokens: int
 ) -> tuple[Rate, float]:
     """Wall seconds of answering as tuned, and of training a row."""
-    form, batch_size = bench.form(taught.form), int(settings.batch_size.value)
+    form, batch_size = taught.form_of(bench), int(settings.batch_size.value)
     recipe = recipe_of(settings.to_json(), taught.all_weights, work.task.seed)
     with work.local.tuned(recipe):
         answer = work.local.answer_rate(form, _sample(bench), _learnt(work, bench))

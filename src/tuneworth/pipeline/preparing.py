@@ -18,6 +18,7 @@ from tuneworth.data.registered import content_sha256, data_file, data_set_of, pi
 from tuneworth.data.requests import read_requests
 from tuneworth.data.vectors import Vectorise, default_vectors
 from tuneworth.errors import InputError, MachineError
+from tuneworth.evaluation.documents import documents_sha256
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.sources import check_model_id, find_model
 from tuneworth.rendering import Renderer
@@ -191,6 +192,7 @@ def _identity(task: Task) -> str:
     """A hash of everything that decides the run: the data by content, and the task but for where the data lies."""
     content = task.model_dump(mode="json", by_alias=True)
     content["files"] = [key for key in _FILES if content["data"].pop(key)]  # the same file may play another part
+    content["documents"] = documents_sha256(Path(folder)) if (folder := content["data"].pop("documents")) else None
     if task.training.from_ is not None:
         content["training"]["from"] = str(Path(task.training.from_).resolve())
     text = json.dumps(content, sort_keys=True) + _data_sha256(task)
@@ -202,6 +204,7 @@ def _with_absolute_paths(task: Task) -> Task:
     absolute = {
         key: str(Path(name).resolve()) if name and data_reference(name) is None else name for key, name in found.items()
     }
+    absolute["documents"] = str(Path(task.data.documents).resolve()) if task.data.documents else None
     start = str(Path(task.training.from_).resolve()) if task.training.from_ else None
     return task.model_copy(
         update={

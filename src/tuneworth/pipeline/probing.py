@@ -138,7 +138,7 @@ class Stage:
     def _fitted(self) -> Classical:
         if self._classical is None:
             bench = self.bench
-            self._classical = fit_classical(bench.kind, bench.train, bench.validation, bench.task.seed)
+            self._classical = fit_classical(bench.kind, bench.train, bench.validation, bench.task.seed, bench.vectorise)
         return self._classical
 
 

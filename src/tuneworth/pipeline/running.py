@@ -22,7 +22,7 @@ from tuneworth.evaluation.watching import Silent, Watcher
 from tuneworth.pipeline.advising import check_fits
 from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
-from tuneworth.pipeline.ladder import ARMS, Arm, Taught, arms_of, known_arms
+from tuneworth.pipeline.ladder import ARMS, AT, DOCUMENTS, Arm, Taught, arms_of, known_arms, misfit
 from tuneworth.pipeline.planning import Workshop, make_plan, recipe_of
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.probing import run_probes
@@ -125,18 +125,21 @@ def run_arm(work: Workshop, arm: Arm) -> None:
 
 def _left_out(work: Workshop, plan: Mapping[str, Any], arm: Arm) -> str | None:
     """Why an arm is not run, if it is not."""
+    if (why := misfit(arm, work.splits.kind)) is not None:
+        return why
     if arm.name in plan["skipped"]:
         return str(plan["skipped"][arm.name])
     if arm.taught and arm.name not in plan["trainings"]:
         return "the short and the full prompt are the same for this task"
-    return _too_late(work, plan, arm.name) if arm.taught else None
+    dispensable = arm.taught or (arm.asked and arm.asked.prompts.optional and work.task.arms == "auto")
+    return _too_late(work, plan, arm.name) if dispensable else None
 
 
 def _job(work: Workshop, bench: Bench, plan: Mapping[str, Any], name: str) -> Job:
     start, training, taught = work.start, work.task.training, ARMS[name].taught
     assert taught is not None
     return Job(
-        form=bench.form(taught.form),
+        form=taught.form_of(bench),
         settings=_settings(work, plan, name, taught),
         recipe=recipe_of(plan["settings"], taught.all_weights, work.task.seed, start.folder if start else None),
         seeds=training.seeds,
@@ -172,26 +175,33 @@ def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> floa
     makes the last steps worth most) and less when they were slow, since the budget is kept. Its share when a run is
     continued and the time it took is not known.
     """
-    share: float = plan["trainings"][name]["seconds"] * 1.05
+    planned = _planned(plan, name)
+    share: float = planned * 1.05
     if work.started is None:
         return share
     budget = plan["budget"]
     stages = [stage for stage in budget if stage != "reserve"]
     later = sum(budget[stage] for stage in stages[stages.index(name) + 1 :])
-    judging = budget[name] - plan["trainings"][name]["seconds"]
+    judging = budget[name] - planned
     spent = time.monotonic() - work.started
     left: float = work.task.budget - spent - judging - later - 0.5 * budget["reserve"]
     return left
 
 
+def _planned(plan: Mapping[str, Any], name: str) -> float:
+    """Seconds planned for a training without its judging, or for a whole prompting arm."""
+    seconds: float = plan["trainings"][name]["seconds"] if name in plan["trainings"] else plan["budget"][name]
+    return seconds
+
+
 def _too_late(work: Workshop, plan: Mapping[str, Any], name: str) -> str | None:
-    """Why a planned training cannot begin any more, if earlier stages took its time."""
-    planned, left = plan["trainings"][name]["seconds"], _maximum_seconds(work, plan, name)
+    """Why a planned training or dispensable prompt cannot begin any more, if earlier stages took its time."""
+    planned, left = _planned(plan, name), _maximum_seconds(work, plan, name)
     if left >= _LEAST_SHARE * planned:
         return None
     return (
         f"earlier stages took longer than planned: {max(0.0, left):.0f} s of the budget are left of {planned:.0f} s "
-        "for this training; give a longer budget, or run it when the machine has less to do"
+        "for it; give a longer budget, or run it when the machine has less to do"
     )
 
 
@@ -204,5 +214,7 @@ def _check_arms(task: Task) -> None:
         unknown = [name for name in task.arms if name not in known]
         if unknown:
             raise InputError(f"unknown arms {unknown}", where="arms", cure=f"known: {', '.join(known)}")
+    if not task.data.documents and any(name.partition(AT)[0] == DOCUMENTS for name in arms_of(task)):
+        raise InputError("the arm 'documents' needs a folder of texts", where="arms", cure="name it in data.documents")
     asked = {arm.provider for arm in arms_of(task).values()}
     check_keys({name: provider for name, provider in task.providers.items() if name in asked})
