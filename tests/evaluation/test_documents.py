@@ -9,14 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneworth.data import Example, Message
+from tuneworth.data.documents import documents_sha256, read_passages, split_passages
 from tuneworth.errors import InputError
-from tuneworth.evaluation.documents import (
-    DocumentsForm,
-    Passages,
-    documents_sha256,
-    read_passages,
-    split_passages,
-)
+from tuneworth.evaluation.documents import DocumentsForm, Passages
 from tuneworth.evaluation.prompts import PromptForm
 
 TEXTS = (

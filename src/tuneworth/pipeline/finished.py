@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tuneworth.data import Example, Message
+from tuneworth.data.documents import read_passages
 from tuneworth.errors import InputError
-from tuneworth.evaluation.documents import DocumentsForm, Passages, read_passages
+from tuneworth.evaluation.documents import DocumentsForm, Passages
 from tuneworth.evaluation.prompts import PromptForm, place
 from tuneworth.evaluation.retrieved import Neighbours
 from tuneworth.evaluation.watching import Silent

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from tuneworth.data import Example
+from tuneworth.data.documents import read_passages
 from tuneworth.data.vectors import Vectorise
 from tuneworth.decision import Price, machine_hour_price
 from tuneworth.decision.power import power_in_words
 from tuneworth.errors import InputError, MachineError
 from tuneworth.evaluation.arms import Bench, model_decoding, stratified
-from tuneworth.evaluation.documents import Passages, read_passages
+from tuneworth.evaluation.documents import Passages
 from tuneworth.evaluation.forms import Answerer
 from tuneworth.evaluation.hosted import HostedModel, endpoint_of
 from tuneworth.evaluation.local import LocalModel, Scoring

@@ -14,11 +14,11 @@ from typing import Any
 
 from tuneworth.data import Example, Reading, Ruler, answer_key, audit, clean, read_examples, split
 from tuneworth.data.clusters import near_clusters
+from tuneworth.data.documents import documents_sha256
 from tuneworth.data.registered import content_sha256, data_file, data_set_of, pinned
 from tuneworth.data.requests import read_requests
 from tuneworth.data.vectors import Vectorise, default_vectors
 from tuneworth.errors import InputError, MachineError
-from tuneworth.evaluation.documents import documents_sha256
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.sources import check_model_id, find_model
 from tuneworth.rendering import Renderer
