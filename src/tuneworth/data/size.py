@@ -90,7 +90,8 @@ def _gain_at_double(
     added and a standard error more, for some curves become steeper.
     """
     # Three times the binomial variance: which rows are learnt from is chance too, and the sizes share held-out rows.
-    growth = Growth.through(sizes.tolist(), scores.tolist(), 3 * (scores * (1 - scores) + 1 / tested) / tested)
+    noise = 3 * (scores * (1 - scores) + 1 / tested) / tested
+    growth = Growth.through(sizes.tolist(), scores.tolist(), noise.tolist())
     gains = growth.scores(2 * rows) - growth.scores(rows)
     low, high = growth.quantiles(gains, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     last = float(scores[-1] - scores[-2] + np.sqrt((scores[-2:] * (1 - scores[-2:])).sum() / tested))

@@ -330,7 +330,8 @@ def _understand(sample: Sample, columns: Columns, kind: str) -> tuple[Layout, li
     if found_kind == "multilabel":
         answers = [content.answer for content in understood if content.listed is None]
         separator = label_separator(found.output, answers) or any_separator(answers)
-    if found_kind not in ("multilabel", "classification") and found.output in lists:
+    several = any(content.listed is not None and len(content.listed) > 1 for content in understood)
+    if found_kind not in ("multilabel", "classification") and found.output in lists and several:
         why.append(f"of each list in '{found.output}' the first is the answer; the others count as much in judging")
     return replace(layout, kind=found_kind, separator=separator), [*why, reason]
 

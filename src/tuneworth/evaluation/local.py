@@ -48,6 +48,7 @@ from tuneworth.training.loss import row_losses, total_loss
 from tuneworth.training.records import Batches, Loss, Trainable
 
 _LATENCY_ROWS = 12
+_TIMED_TOKENS, _LEAST_TIMED = 6_000, 2  # of rows that are timed before anything starts: some ten seconds of training
 _DPO_BETA = 0.1  # how strongly preferences are held to the model as it was (Rafailov et al. 2023)
 _TURN_ROWS = 64  # test rows of which the loss of every turn is measured
 _SURPRISE_TOKENS = 4096  # in one pass that only asks for log-probabilities
@@ -435,6 +436,8 @@ class LocalModel:
 
     def answer_rate(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> Rate:
         """Measured wall seconds of answering: once for the shared beginning, and for each row."""
+        room = self.folder.context_tokens
+        examples = examples[: _timed([self._asked(form, example, room)[0] for example in examples])]
         few = max(1, len(examples) // 4)
         seconds = []
         for some in (examples[:few], examples):
@@ -453,6 +456,7 @@ class LocalModel:
         Every batch is run twice and the second run counts, since memory that is used anew is slower.
         """
         rows, _ = self.learnable(form, examples, kind)
+        rows = rows[: _timed([row.ids for row in rows])]
         packs: Batches = pair_packs if kind == "preference" else row_packs
         loss = preference_loss(_DPO_BETA) if kind == "preference" else answer_loss
         batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
@@ -468,6 +472,19 @@ class LocalModel:
                 for parameter in parameters:
                     parameter.grad = None
         return statistics.median(seconds)
+
+
+def _timed(sequences: Sequence[Sequence[int]]) -> int:
+    """How many of these, from the first on, are enough to be timed: what they share is computed once."""
+    ordered = sorted(map(tuple, sequences)) or [()]
+    first, last = ordered[0], ordered[-1]
+    shared = next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+    tokens = shared
+    for number, sequence in enumerate(sequences):
+        tokens += len(sequence) - shared
+        if tokens > _TIMED_TOKENS and number >= _LEAST_TIMED:
+            return number
+    return len(sequences)
 
 
 @contextmanager

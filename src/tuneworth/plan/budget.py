@@ -193,9 +193,10 @@ class _Course:
         least = min(_MINIMUM_EPOCHS, self.epochs)
         # A small set may need fewer steps than the minimum: it is trained as asked.
         if steps < min(_MINIMUM_STEPS, self.steps(rows)) or affordable < least:
+            needed = least * rows.train * self.train * self.seeds
             return (
-                f"the budget leaves {max(0.0, room):.0f} s for this training, "
-                f"{least:g} epochs need {least * rows.train * self.train * self.seeds:.0f} s"
+                f"the budget leaves {max(0.0, left):.0f} s for this training, {least:g} epochs need {needed:.0f} s, "
+                f"looking at validation and answering test {left - room:.0f} s"
             )
         return Trained(steps, affordable, steps * self.a_step + looking, looking / EVALUATIONS / self.seeds)
 
