@@ -229,7 +229,9 @@ def chat(
     message: Annotated[str | None, typer.Argument(help="one message; without it you are asked line by line")] = None,
     arm: Annotated[str | None, typer.Option("--arm", help="the arm to talk to; the winner when absent")] = None,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0 answers as in the evaluation")] = 0.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=8192, help="longest answer in tokens")] = 256,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, max=8192, help="longest answer in tokens; as it was judged when absent")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Talk to the result of a run: each message is answered as it was judged."""

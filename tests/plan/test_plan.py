@@ -100,6 +100,16 @@ def test_when_time_is_very_short_one_test_subset_serves_all_arms() -> None:
     assert 100 <= plan.test_rows < ROWS.test
 
 
+def test_a_budget_that_cannot_ask_every_prompt_leaves_out_the_dearest_and_says_what_would_do() -> None:
+    dear = Rates({**rates().answer, "few-shot": Rate(once=1.0, a_row=5.0)}, rates().train, rates().classical)
+    plan = allot(200, 10, ROWS, dear, WANTED, PROMPTS)
+    assert "few-shot" in plan.skipped
+    assert "few-shot" not in plan.seconds
+    assert "zero-shot" in plan.seconds
+    assert "lora-short" in plan.trainings
+    assert sum(plan.seconds.values()) == pytest.approx(200)
+
+
 def test_a_budget_that_cannot_ask_the_model_is_refused_with_one_that_can() -> None:
     with pytest.raises(InputError, match="too short") as caught:
         allot(12, 10, ROWS, rates(), WANTED, PROMPTS)

@@ -11,7 +11,7 @@ takes at most a tenth of the budget goes before the last epochs of the first tra
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuneworth.errors import InputError
@@ -105,23 +105,28 @@ def allot(
     """Divide what is left of the budget.
 
     `wanted` gives (epochs, batch size) of each arm to train, in order of importance; each training runs `seeds`
-    times. `prompts` are the prompting arms in order of cost. Raises InputError when the time is too short to answer
-    even the smallest subset of the test rows.
+    times. `prompts` are the prompting arms in order of cost; when time is too short for those that are not optional,
+    the dearest is left out. Raises InputError when the time is too short to answer even the smallest subset of the
+    test rows with one of them.
     """
     left = budget_seconds - spent_seconds - reserve_seconds(budget_seconds)
     left -= rates.classical
     needed = {arm: prompt.forms[-1] for arm, prompt in prompts.items() if not prompt.optional}
-    choosing = sum(_choosing(rates.answer[arm], forms, rows.validation) for arm, forms in needed.items())
-    asked = [*(rates.answer[arm] for arm in needed), *(rates.answer[arm] for arm in list(wanted)[:1])]
-    fixed = choosing + sum(rate.seconds(0) for rate in asked)
-    per_row = sum(rate.a_row * _SLACK for rate in asked)
-    test_rows = _test_rows(left, fixed, per_row, rows.test)
-    if left <= 0 or per_row * test_rows + fixed > left:
-        least = budget_seconds - left + per_row * min(rows.test, _MINIMUM_TEST_ROWS) + fixed
+    skipped: dict[str, str] = {}
+    test_rows, least = _least(left, needed, list(wanted)[:1], rates, rows)
+    while least > left and len(needed) > 1:
+        dearest = max(needed, key=lambda arm: _asking(rates.answer[arm], needed[arm], replace(rows, test=test_rows)))
+        would_do = format_seconds(budget_seconds + 1.1 * (least - left))
+        skipped[dearest] = (
+            f"with it the budget is too short to ask even {test_rows} test rows; one of about {would_do} would do"
+        )
+        del needed[dearest]
+        test_rows, least = _least(left, needed, list(wanted)[:1], rates, rows)
+    if least > left:
         raise InputError(
             f"a budget of {budget_seconds:.0f} s is too short to ask the model even {test_rows} test rows",
             where="budget",
-            cure=f"give it at least {math.ceil(least * 1.3)}s",
+            cure=f"give it at least {math.ceil((budget_seconds - left + least) * 1.3)}s",
         )
     rows = replace(rows, test=test_rows)
     courses = {
@@ -129,7 +134,6 @@ def allot(
         for arm, (epochs, batch_size) in wanted.items()
     }
     seconds, forms = {}, {}
-    skipped: dict[str, str] = {}
     for arm, count in needed.items():
         seconds[arm] = _asking(rates.answer[arm], count, rows)
         forms[arm] = count
@@ -222,6 +226,17 @@ def _asking(rate: Rate, forms: int, rows: Rows) -> float:
 def reserve_seconds(budget_seconds: float) -> float:
     """What is kept back for verdict, report, saving, and machines that are never quite even."""
     return max(_RESERVE_SECONDS, _RESERVE_SHARE * budget_seconds)
+
+
+def _least(left: float, needed: Mapping[str, int], first: Sequence[str], rates: Rates, rows: Rows) -> tuple[int, float]:
+    """(rows of the test subset, seconds) of what a run cannot do without: the prompts that are `needed` chosen and
+    asked, and the `first` trained arm asked."""
+    asked = [*(rates.answer[arm] for arm in needed), *(rates.answer[arm] for arm in first)]
+    choosing = sum(_choosing(rates.answer[arm], forms, rows.validation) for arm, forms in needed.items())
+    fixed = choosing + sum(rate.seconds(0) for rate in asked)
+    per_row = sum(rate.a_row * _SLACK for rate in asked)
+    test_rows = _test_rows(left, fixed, per_row, rows.test)
+    return test_rows, fixed + per_row * test_rows
 
 
 def _test_rows(left: float, choosing: float, per_row: float, available: int) -> int:
