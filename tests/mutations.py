@@ -295,7 +295,7 @@ MUTATIONS = [
     ),
     Mutation(
         "dropout is on while the reference is asked (law 22)", "training/preference.py",
-        "    model.eval()\n", "", "training", "test_law_22",
+        "    model.eval()\n    plain", "    plain", "training", "test_law_22",
     ),
     Mutation(
         "the reference is forgotten (law 22)", "training/preference.py",
@@ -333,7 +333,7 @@ MUTATIONS = [
     ),
     Mutation(
         "rows longer than the context are trained (laws 8, 13)", "evaluation/local.py",
-        "if len(rendered.ids) > self.folder.context_tokens:", "if False:", "training", "test_law_8_and_13",
+        "if max(len(each.ids) for each in rendered) > self.folder.context_tokens:", "if False:", "training", "test_law_8_and_13",
     ),
     Mutation(
         "pairs longer than the context are trained (law 19)", "evaluation/local.py",
@@ -352,8 +352,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the trained prompt has no opening of the answer (law 17)", "rendering/renderer.py",
-        "before = self.template.render(hidden[:-1], generate=True)",
-        "before = self.template.render(hidden[:-1], generate=False)", "rendering", "test_law_17",
+        "before = self.template.render(hidden[:-1], generate=True, tools=told)",
+        "before = self.template.render(hidden[:-1], generate=False, tools=told)", "rendering", "test_law_17",
     ),
     Mutation(
         "tokens of the prompt are trained (law 16)", "training/batches.py",
@@ -391,12 +391,12 @@ MUTATIONS = [
     ),
     Mutation(
         "control strings of a text become control tokens (law 26)", "rendering/renderer.py",
-        "if not any(self._structure.search(content) for content in contents):", "if True:",
+        "if not any(self._structure.search(text) for text in texts):", "if True:",
         "rendering", "test_law_26",
     ),
     Mutation(
         "what the answer holds changes the prompt (law 2)", "rendering/renderer.py",
-        "prompt_ids = self.prompt(messages[:-1]) if unhide else self._encode(before, {})",
+        "prompt_ids = self.prompt(messages[:-1], tools) if unhide else self._encode(before, {})",
         "prompt_ids = self._encode(before, unhide)", "rendering", "test_law_2",
     ),
     Mutation(
@@ -802,6 +802,16 @@ MUTATIONS = [
     Mutation(
         "a score outside 0 to 1 passes", "evaluation/metrics/own.py",
         "and 0 <= number <= 1 else None", "else None", "evaluation", "no_number_in_0_to_1",
+    ),
+    Mutation(
+        "the cheapest of arms that get nothing right is recommended", "decision/rule.py",
+        "if best is None or best.mean == 0:", "if best is None:",
+        "decision", "test_arms_that_get_nothing_right",
+    ),
+    Mutation(
+        "a run without time for every prompt is refused", "plan/budget.py",
+        "while least > left and len(needed) > 1:", "while False:",
+        "plan", "test_a_budget_that_cannot_ask_every_prompt",
     ),
 ]  # fmt: skip
 

@@ -367,3 +367,15 @@ def test_a_winner_is_the_best_or_shown_as_good_and_no_dearer(arms: list[ArmResul
     pair = next(pair for pair in found.case.comparisons if pair.b == found.winner)
     assert pair.interval[1] < 0.05 or pair.equivalent
     assert found.case.totals[found.winner] <= found.case.totals[pair.a]  # type: ignore[operator]
+
+
+def test_arms_that_get_nothing_right_are_not_recommended_however_cheap() -> None:
+    none = [arm("floor", "classical", [0] * 400), arm("prompt", "prompt", [0] * 400, machine_seconds_per_request=9.0)]
+    found = verdict(none)
+    assert (found.kind, found.winner) == ("not-enough-evidence", None)
+    content = found.to_json()
+    assert content["meanwhile"] is None
+    assert content["saving"] is None
+    assert "No arm scored above 0 on 400 test rows" in content["why"][0]
+    one = verdict([arm("floor", "classical", [0] * 400), arm("prompt", "prompt", right(380, 400))])
+    assert one.winner == "prompt"

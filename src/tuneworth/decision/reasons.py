@@ -71,6 +71,12 @@ def _headline(kind: Kind, case: Case, best: ArmResult) -> Iterator[str]:
 
 def _no_winner(kind: Kind, case: Case, best: ArmResult) -> Iterator[str]:
     required = case.decision.required_score
+    if best.mean == 0:
+        yield (
+            f"No arm scored above 0 on {case.rows:,} test rows, so none can be used as it is: give more time, so that "
+            "an arm is trained, tell the model how an answer must look, or check whether answers follow from inputs."
+        )
+        return
     if required is not None and best.mean < required:
         missed = (
             f"No arm reaches the required score of {percent(required)}: the best is {best.name}, {_scored(case, best)}"

@@ -63,8 +63,8 @@ class Evidence:
 def rule(evidence: Evidence, decision: Decision) -> Ruling:
     """The verdict by the rule above."""
     best, arms = evidence.best, evidence.arms
-    if best is None:
-        return Ruling("not-enough-evidence")
+    if best is None or best.mean == 0:
+        return Ruling("not-enough-evidence")  # what gets nothing right is not recommended, however cheap
     required = decision.required_score
     if required is not None and best.mean < required:
         expected = expected_after_doubling(arms, evidence.learning_curve)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from tuneworth.decision.wording import about, percent, usd
@@ -56,7 +57,7 @@ class View:
     def name(self) -> str:
         """The task's name, or that of its data."""
         task = self.run.task or {}
-        return str(task.get("name") or (task.get("data") or {}).get("train") or "Run")
+        return str(task.get("name") or PurePath((task.get("data") or {}).get("train") or "Run").stem)
 
     @property
     def winner_name(self) -> str | None:
