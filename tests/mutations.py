@@ -333,7 +333,8 @@ MUTATIONS = [
     ),
     Mutation(
         "rows longer than the context are trained (laws 8, 13)", "evaluation/local.py",
-        "if max(len(each.ids) for each in rendered) > self.folder.context_tokens:", "if False:", "training", "test_law_8_and_13",
+        "if max(len(each.ids) for each in rendered) > self.folder.context_tokens:", "if False:",
+        "training", "test_law_8_and_13",
     ),
     Mutation(
         "pairs longer than the context are trained (law 19)", "evaluation/local.py",
