@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,27 @@ def test_a_training_may_take_what_is_left_beside_what_is_still_to_come(spent: fl
 
 def test_a_continued_run_gives_a_training_its_share() -> None:
     assert running._maximum_seconds(work(None), PLAN, "lora-short") == pytest.approx(240 * 1.05)
+
+
+def test_time_that_is_left_or_gone_changes_the_steps_once_and_a_continued_run_keeps_them(tmp_path: Path) -> None:
+    plan = {
+        **PLAN,
+        "settings": {"epochs": {"value": 3}},
+        "trainings": {**PLAN["trainings"], "lora-short": {"seconds": 240.0, "steps": 100, "epochs": 1.0}},
+    }
+
+    def steps(spent: float | None, folder: str) -> int:
+        home = tmp_path / folder
+        at = SimpleNamespace(**vars(work(spent)), folder=SimpleNamespace(arm=lambda name: home / name))
+        return running._steps(at, plan, "lora-short")  # type: ignore[arg-type]
+
+    assert steps(40, "quick") == 112  # 270 s instead of 240
+    assert steps(130, "quick") == 112
+    assert steps(None, "quick") == 112
+    assert steps(130, "slow") == 75
+    assert steps(None, "continued") == 100
+    plan["settings"]["epochs"]["value"] = 1
+    assert steps(40, "as-wished") == 100  # never more than was wished for
 
 
 def test_a_training_whose_time_is_gone_is_not_begun_and_says_why() -> None:

@@ -6,6 +6,7 @@ was stopped anywhere, and a finished one returns at once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ from tuneworth.pipeline.probing import run_probes
 from tuneworth.pipeline.reporting import write_report
 from tuneworth.pipeline.trainable import trainable
 from tuneworth.plan import EVALUATIONS
-from tuneworth.store.atomic import read_json
+from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import Task, load_task
 from tuneworth.training import Settings
@@ -151,21 +152,37 @@ def _job(work: Workshop, bench: Bench, plan: Mapping[str, Any], name: str) -> Jo
 
 def _settings(work: Workshop, plan: Mapping[str, Any], name: str, taught: Taught) -> Settings:
     values = {key: setting["value"] for key, setting in plan["settings"].items()}
-    training = plan["trainings"][name]
+    steps = _steps(work, plan, name)
     return Settings(
-        steps=training["steps"],
+        steps=steps,
         batch_size=values["batch_size"],
         learning_rate=values["full_learning_rate" if taught.all_weights else "learning_rate"],
-        warmup_steps=max(1, round(values["warmup_share"] * training["steps"])),
-        evaluate_every=max(1, -(-training["steps"] // EVALUATIONS)),
+        warmup_steps=max(1, round(values["warmup_share"] * steps)),
+        evaluate_every=max(1, -(-steps // EVALUATIONS)),
         seed=work.task.seed,
         schedule=values["schedule"],
         maximum_tokens=values["micro_batch_tokens"],
         patience=work.task.training.patience,
-        evaluation_seconds=training["evaluation_seconds"],
+        evaluation_seconds=plan["trainings"][name]["evaluation_seconds"],
         maximum_seconds=_maximum_seconds(work, plan, name) / work.task.training.seeds,
         device=work.machine.device,
     )
+
+
+def _steps(work: Workshop, plan: Mapping[str, Any], name: str) -> int:
+    """Steps of a training: as planned, or more where earlier stages left time, or fewer where they took it, since the
+    learning rate has to reach zero at the last one. Settled once, when the training begins, and kept in steps.json."""
+    path = work.folder.arm(name) / "training" / "steps.json"
+    if path.is_file():
+        return int(read_json(path)["steps"])
+    planned = plan["trainings"][name]
+    steps: int = planned["steps"]
+    if work.started is not None:
+        epochs = plan["settings"]["epochs"]["value"]
+        wished = max(steps, math.ceil(round(epochs * steps / planned["epochs"], 6)))
+        steps = max(1, min(wished, round(steps * _maximum_seconds(work, plan, name) / planned["seconds"])))
+    write_json(path, {"schema": "tuneworth.steps/1", "steps": steps, "planned": planned["steps"]})
+    return steps
 
 
 def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
