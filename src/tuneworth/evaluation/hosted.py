@@ -17,7 +17,7 @@ from tuneworth.errors import InputError, MachineError, Problem
 from tuneworth.evaluation.forms import Form
 from tuneworth.evaluation.local import Scoring
 from tuneworth.evaluation.records import RawAnswer
-from tuneworth.inference.hosted import AT_ONCE, Endpoint, HostedChat, Reply, Request
+from tuneworth.inference.hosted import AT_ONCE, NOT_ASKED, Endpoint, HostedChat, Reply, Request
 from tuneworth.plan import Rate
 from tuneworth.rendering.tools import without_tools
 from tuneworth.store.replies import Replies
@@ -105,7 +105,8 @@ class HostedModel:
         answers = self.answer(form, few, scoring)
         wall = time.perf_counter() - start
         if all(answer.error for answer in answers):
-            self._refuse(str(answers[0].error))
+            errors = [str(answer.error) for answer in answers]
+            self._refuse(next((error for error in errors if not error.startswith(NOT_ASKED)), errors[0]))
         asked = max(wall, sum(answer.seconds for answer in answers) / AT_ONCE)  # what was kept took no time now
         return Rate(once=0.0, a_row=asked / max(1, len(few)))
 

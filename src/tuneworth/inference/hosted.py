@@ -22,6 +22,9 @@ AT_ONCE = 8
 
 _TIMEOUT_SECONDS = 60.0
 _RETRIES = 4
+_PATIENCE_SECONDS = 2.0
+NOT_ASKED = "not asked, since: "
+"""Begins the error of a request that was not sent because of what became of others."""
 _HOPELESS = 2 * AT_ONCE  # so many failures in a row, and the rest is not asked
 _REFUSALS = (401, 403, 404)  # a wrong key, address or model name fails every request alike
 
@@ -106,7 +109,7 @@ class HostedChat:
                 if reply.error and (_is_refusal(reply.error) or failures >= _HOPELESS):
                     hopeless = reply.error
                     break
-        return [reply or Reply("", "error", None, None, 0.0, f"not asked, since: {hopeless}") for reply in replies]
+        return [reply or Reply("", "error", None, None, 0.0, f"{NOT_ASKED}{hopeless}") for reply in replies]
 
     def _post(self, client: openai.OpenAI, request: Request) -> bytes:
         without = ["OpenAI-Organization", "OpenAI-Project", *([] if self.endpoint.key else ["Authorization"])]
@@ -220,12 +223,17 @@ class _Workers:
     def __enter__(self) -> _Workers:
         for index in range(self._count):
             self._todo.put(index)
-        for _ in range(min(AT_ONCE, self._count)):
-            threading.Thread(target=self._run, daemon=True).start()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(min(AT_ONCE, self._count))]
+        for thread in self._threads:
+            thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._stopped.set()
+        if kind is None:  # what is under way ends before its connection is closed under it, if that does not take long
+            end = time.monotonic() + _PATIENCE_SECONDS
+            for thread in self._threads:
+                thread.join(max(0.0, end - time.monotonic()))
 
     def next(self) -> tuple[int, Reply]:
         return self._done.get()
