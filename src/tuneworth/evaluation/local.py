@@ -361,7 +361,9 @@ class LocalModel:
         known = {pair.id: pair for pair in pairs}
         found: dict[str, RawAnswer] = {}
         start = time.perf_counter()
-        for names, values in log_probabilities(self.model, pair_packs(pairs, 4096, self._device)):
+        # Room beside what all pairs begin with, so that many examples in the prompt are read once, not for each pair.
+        room = _SURPRISE_TOKENS + _shared([pair.ids for pair in pairs])
+        for names, values in log_probabilities(self.model, pair_packs(pairs, room, self._device)):
             now = time.perf_counter()
             for name, better, worse in zip(names[::2], values[::2], values[1::2], strict=True):
                 found[name] = _judged(known[name], better, worse, (now - start) / (len(names) // 2))
@@ -474,11 +476,16 @@ class LocalModel:
         return statistics.median(seconds)
 
 
-def _timed(sequences: Sequence[Sequence[int]]) -> int:
-    """How many of these, from the first on, are enough to be timed: what they share is computed once."""
+def _shared(sequences: Sequence[Sequence[int]]) -> int:
+    """Tokens with which all sequences begin."""
     ordered = sorted(map(tuple, sequences)) or [()]
     first, last = ordered[0], ordered[-1]
-    shared = next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+    return next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+
+
+def _timed(sequences: Sequence[Sequence[int]]) -> int:
+    """How many of these, from the first on, are enough to be timed: what they share is computed once."""
+    shared = _shared(sequences)
     tokens = shared
     for number, sequence in enumerate(sequences):
         tokens += len(sequence) - shared
