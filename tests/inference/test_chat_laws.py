@@ -77,7 +77,7 @@ def test_control_tokens_are_not_part_of_the_text() -> None:
 
 def test_law_2_the_engine_gets_the_renderers_prompt_and_the_callers_wishes() -> None:
     chat, engine = chat_that_writes([1])
-    chat.chat(ASK, max_new_tokens=7, temperature=0.5, seed=9)
+    chat.chat(ASK, Sampling(temperature=0.5, seed=9), max_new_tokens=7)
     prompt = tiny_renderer().prompt(ASK)
     assert (engine.asked.prompt, engine.asked.max_new_tokens) == (prompt, 7)
     assert engine.asked.sampling == Sampling(temperature=0.5, seed=9)

@@ -11,6 +11,8 @@ from tuneworth.inference.sampling import Sampling
 from tuneworth.inference.text import TextStream, pieces
 from tuneworth.rendering import Messages, Renderer, Tools
 
+_GREEDY = Sampling()
+
 
 class Chat:
     """A model with its renderer. The prompt is rendered as in training and evaluation (LAW 2)."""
@@ -36,53 +38,34 @@ class Chat:
     def chat(
         self,
         messages: Messages,
+        sampling: Sampling = _GREEDY,
         *,
         tools: Tools = (),
         max_new_tokens: int = 512,
-        temperature: float = 0.0,
-        seed: int = 0,
         stop: Sequence[str] = (),
         constraint: Constraint | None = None,
     ) -> str:
-        """The whole answer; `rendering.tools.read_calls` finds the calls in it.
-
-        Raises InputError when prompt and answer do not fit the model's context.
-        """
-        sampling = Sampling(temperature=temperature, seed=seed)
-        return "".join(
-            self.answer(
-                messages, sampling, tools=tools, max_new_tokens=max_new_tokens, stop=stop, constraint=constraint
-            )
+        """The whole answer; `rendering.tools.read_calls` finds the calls in it. Arguments and errors as of `stream`."""
+        found = self.stream(
+            messages, sampling, tools=tools, max_new_tokens=max_new_tokens, stop=stop, constraint=constraint
         )
+        return "".join(found)
 
     def stream(
         self,
         messages: Messages,
+        sampling: Sampling = _GREEDY,
         *,
         tools: Tools = (),
         max_new_tokens: int = 512,
-        temperature: float = 0.0,
-        seed: int = 0,
         stop: Sequence[str] = (),
         constraint: Constraint | None = None,
     ) -> Iterator[str]:
-        """The answer in pieces whose concatenation is the whole answer; no piece ends inside a character (LAW 37)."""
-        sampling = Sampling(temperature=temperature, seed=seed)
-        return self.answer(
-            messages, sampling, tools=tools, max_new_tokens=max_new_tokens, stop=stop, constraint=constraint
-        )
+        """The answer in pieces whose concatenation is the whole answer; no piece ends inside a character (LAW 37).
 
-    def answer(
-        self,
-        messages: Messages,
-        sampling: Sampling,
-        *,
-        tools: Tools = (),
-        max_new_tokens: int = 512,
-        stop: Sequence[str] = (),
-        constraint: Constraint | None = None,
-    ) -> Iterator[str]:
-        """`stream` with every way of sampling. The answer ends before the first string of `stop`."""
+        It ends before the first string of `stop`. Raises InputError when prompt and answer do not fit the model's
+        context.
+        """
         prompt = self._renderer.prompt(messages, tools)
         if len(prompt) >= self._context_tokens:
             raise InputError(

@@ -14,7 +14,7 @@ from tuneworth.evaluation.documents import DocumentsForm, Passages
 from tuneworth.evaluation.prompts import PromptForm, place
 from tuneworth.evaluation.retrieved import Neighbours
 from tuneworth.evaluation.watching import Silent
-from tuneworth.inference import Chat
+from tuneworth.inference import Chat, Sampling
 from tuneworth.models.machine import this_machine
 from tuneworth.pipeline.planning import local_model
 from tuneworth.pipeline.preparing import read_splits, vectors_of
@@ -134,4 +134,4 @@ class ArmChat:
         shown, talk = self.prepare(messages)
         placed = place([*self.opening, *shown], talk, keeps_own=self.keeps_own_system)
         most = max_new_tokens or self.judged_tokens
-        return self.model.chat(placed, tools=tools, max_new_tokens=most, temperature=temperature)
+        return self.model.chat(placed, Sampling(temperature=temperature), tools=tools, max_new_tokens=most)

@@ -34,6 +34,7 @@ def _environment() -> Environment:
         loader=PackageLoader("tuneworth.report"),
         autoescape=True,
         undefined=ChainableUndefined,
+        finalize=lambda value: NOT_MEASURED if value is None else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
