@@ -814,6 +814,16 @@ MUTATIONS = [
         "while least > left and len(needed) > 1:", "while False:",
         "plan", "test_a_budget_that_cannot_ask_every_prompt",
     ),
+    Mutation(
+        "test rows make no room for the first training", "plan/budget.py",
+        "for share in _TEST_ROWS_KEPT if course is not None else ():", "for share in ():",
+        "plan", "test_test_rows_make_room_for_a_first_training",
+    ),
+    Mutation(
+        "a lone token sees one key too few", "models/single.py",
+        "values[:, None, :length]", "values[:, None, :length].roll(1, 2)",
+        "models", "test_law_6_the_logits_of_a_compiled_token_are_exact",
+    ),
 ]  # fmt: skip
 
 
