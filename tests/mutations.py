@@ -814,6 +814,27 @@ MUTATIONS = [
         "while least > left and len(needed) > 1:", "while False:",
         "plan", "test_a_budget_that_cannot_ask_every_prompt",
     ),
+    Mutation(
+        "hosted training: a job whose reply was lost is begun again", "inference/hosted_jobs.py",
+        "if tried and (known := self.find(training_file)) is not None:",
+        "if tried and (known := None) is not None:",
+        "evaluation/test_hosted_training.py", "reply_was_lost",
+    ),
+    Mutation(
+        "hosted training: the request is not marked before it is sent", "evaluation/hosted_tuned.py",
+        'write_json(path, record | {"tried": True})  #', "write_json(path, record)  #",
+        "evaluation/test_hosted_training.py", "killed",
+    ),
+    Mutation(
+        "hosted training: trained behind another prompt than asked", "evaluation/hosted_tuned.py",
+        '    return {"messages": plain}', '    return {"messages": [m for m in plain if m["role"] != "system"]}',
+        "evaluation/test_hosted_training.py", "test_law_2",
+    ),
+    Mutation(
+        "hosted training: naming the arm is permission to pay", "pipeline/running.py",
+        "if arm.taught_there and arm.provider and task.providers[arm.provider].fine_tune is None:", "if False:",
+        "pipeline/test_arms_of_a_run.py", "test_a_training_that_is_paid_for",
+    ),
 ]  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def classical_curve(
 
 
 def finalist(records: Sequence[Mapping[str, Any]]) -> str | None:
-    """The fine-tuned arm that did best on validation, of which the curve is drawn; None when none is done."""
-    done = [r for r in records if r["family"] == "fine-tune" and r["status"] == "done"]
+    """The arm fine-tuned here that did best on validation, of which the curve is drawn; None when none is done."""
+    done = [r for r in records if r["family"] == "fine-tune" and r["status"] == "done" and not r.get("provider")]
     best = max(done, key=lambda record: float(record["settings"]["validation_score"]), default=None)
     return None if best is None else str(best["name"])

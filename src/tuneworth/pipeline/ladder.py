@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 CLASSICAL, ZERO_SHOT, FEW_SHOT, RETRIEVED = "classical", "zero-shot", "few-shot", "retrieved"
 REWORDED, SEARCHED, DOCUMENTS = "reworded", "searched", "documents"
+HOSTED_TUNED = "hosted-tuned"
 LORA_SHORT, LORA_FULL, LORA_FEW_SHOT = "lora-short", "lora-full", "lora-few-shot"
 WEIGHTS_SHORT, WEIGHTS_FULL = "weights-short", "weights-full"
 AT = "@"
-"""Between a prompting arm and the provider whose model it asks: `few-shot@gpt`."""
+"""Between an arm and the provider whose model it asks: `few-shot@gpt`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,20 @@ class Taught:
 
 
 @dataclass(frozen=True, slots=True)
+class TaughtThere:
+    """A hosted model that its provider trains: the form that it is trained and judged behind."""
+
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
 class Arm:
     """One way of doing the task. `way` is None for the classical arm. `auto` says whether it is tried when the task
     names no arms; `provider` names the hosted model that is asked instead of the local one."""
 
     name: str
     family: Family
-    way: Asked | Taught | None = None
+    way: Asked | Taught | TaughtThere | None = None
     auto: Callable[[Task], bool] = lambda task: True
     provider: str | None = None
 
@@ -81,6 +89,11 @@ class Arm:
     def taught(self) -> Taught | None:
         """How it is trained, if it is."""
         return self.way if isinstance(self.way, Taught) else None
+
+    @property
+    def taught_there(self) -> TaughtThere | None:
+        """How its provider trains it, if it does."""
+        return self.way if isinstance(self.way, TaughtThere) else None
 
 
 def _trains_all(task: Task) -> bool:
@@ -141,10 +154,12 @@ ARMS = {arm.name: arm for arm in LADDER}
 
 
 def known_arms(task: Task) -> dict[str, Arm]:
-    """The ladder, and each prompting arm again for every provider, before the trained arms."""
+    """The ladder, with each prompting arm again for every provider before the trained arms, and the hosted trainings
+    behind them: these go on at their endpoints while this machine trains."""
     hosted = [_at(arm, name) for name in task.providers for arm in LADDER if arm.asked]
+    tuned = [_tuned_at(name) for name in task.providers]
     first_trained = next(index for index, arm in enumerate(LADDER) if arm.taught)
-    return {arm.name: arm for arm in (*LADDER[:first_trained], *hosted, *LADDER[first_trained:])}
+    return {arm.name: arm for arm in (*LADDER[:first_trained], *hosted, *LADDER[first_trained:], *tuned)}
 
 
 def misfit(arm: Arm, kind: str) -> str | None:
@@ -173,3 +188,12 @@ def _at(arm: Arm, provider: str) -> Arm:
         auto=(lambda task: False) if arm.name in (REWORDED, SEARCHED) else arm.auto,
         provider=provider,
     )
+
+
+def _tuned_at(provider: str) -> Arm:
+    """The fine-tuned model of a provider that the task lets train: what is paid for is never begun without that."""
+
+    def wanted(task: Task) -> bool:
+        return task.providers[provider].fine_tune is not None
+
+    return Arm(f"{HOSTED_TUNED}{AT}{provider}", "fine-tune", TaughtThere(SHORT), wanted, provider)

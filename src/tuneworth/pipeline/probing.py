@@ -233,7 +233,9 @@ def _strangers_json(found: Strangers, confidence: float) -> dict[str, Any]:
 def _forgetting(stage: Stage) -> str | None:
     """General knowledge before and after, of each fine-tuned arm, into forgetting.json."""
     folder, watcher, local = stage.work.folder, stage.work.watcher, stage.work.local
-    tuned = [record["name"] for record in stage.records if record["family"] == "fine-tune"]
+    tuned = [
+        record["name"] for record in stage.records if record["family"] == "fine-tune" and not record.get("provider")
+    ]
     missing = [name for name in tuned if not (folder.arm(name) / "forgetting.json").is_file()]
     if not tuned:
         return "no arm was fine-tuned"

@@ -6,6 +6,7 @@ was stopped anywhere, and a finished one returns at once.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from tuneworth.data.registered import pinned
 from tuneworth.errors import InputError
 from tuneworth.evaluation.arms import Bench, classical_arm, leave_out
 from tuneworth.evaluation.hosted import check_keys
+from tuneworth.evaluation.hosted_tuned import TrainingFailed, begin_training, hosted_tuned_arm
 from tuneworth.evaluation.prompted import prompt_arm
 from tuneworth.evaluation.tracking import check_trackers
 from tuneworth.evaluation.tuned import Job, tuned_arm
@@ -84,9 +86,15 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
     work = Workshop(task, folder, trainable(read_splits(folder), task), watcher, started, allow_code=allow_code)
     if wanted("plan", folder.plan):
         make_plan(work, clock)
+
+    def due(arm: Arm) -> bool:
+        return wanted("train" if arm.taught or arm.taught_there else "baseline", folder.arm_record(arm.name))
+
     for arm in arms_of(task).values():
-        stage = "train" if arm.taught else "baseline"
-        if wanted(stage, folder.arm_record(arm.name)):
+        if arm.taught_there and due(arm):
+            _begin_there(work, arm)
+    for arm in arms_of(task).values():
+        if due(arm):
             started = time.monotonic()
             run_arm(work, arm)
             folder.log("arm", name=arm.name, seconds=time.monotonic() - started)
@@ -120,8 +128,21 @@ def run_arm(work: Workshop, arm: Arm) -> None:
         prompt_arm(bench, arm.name, work.model_of(arm), forms)
     elif arm.taught:
         tuned_arm(bench, arm.name, work.local, _job(work, bench, plan, arm.name))
+    elif arm.taught_there:
+        form, seconds = bench.form(arm.taught_there.form), _waiting_seconds(work, plan, arm.name)
+        hosted_tuned_arm(bench, arm.name, work.trainer_of(arm), form, seconds)
     else:
         classical_arm(bench, arm.name)
+
+
+def _begin_there(work: Workshop, arm: Arm) -> None:
+    """Begin a hosted training before all other arms, so that it goes on while these take their time."""
+    plan = read_json(work.folder.plan)
+    bench = work.bench(plan["test_rows"])
+    assert arm.taught_there is not None
+    if _left_out(work, plan, arm) is None:
+        with contextlib.suppress(TrainingFailed):  # the arm tries again in its turn, and then says why
+            begin_training(bench, arm.name, work.trainer_of(arm), bench.form(arm.taught_there.form))
 
 
 def _left_out(work: Workshop, plan: Mapping[str, Any], arm: Arm) -> str | None:
@@ -205,6 +226,14 @@ def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> floa
     return left
 
 
+def _waiting_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
+    """How long a hosted training is waited for: as long as the budget lasts beside what is still to come. A continued
+    run, whose time is not known, waits as long as a whole budget."""
+    if work.started is None:
+        return work.task.budget
+    return max(0.0, _maximum_seconds(work, plan, name) - _planned(plan, name))
+
+
 def _planned(plan: Mapping[str, Any], name: str) -> float:
     """Seconds planned for a training without its judging, or for a whole prompting arm."""
     seconds: float = plan["trainings"][name]["seconds"] if name in plan["trainings"] else plan["budget"][name]
@@ -234,4 +263,11 @@ def _check_arms(task: Task) -> None:
     if not task.data.documents and any(name.partition(AT)[0] == DOCUMENTS for name in arms_of(task)):
         raise InputError("the arm 'documents' needs a folder of texts", where="arms", cure="name it in data.documents")
     asked = {arm.provider for arm in arms_of(task).values()}
+    for arm in arms_of(task).values():
+        if arm.taught_there and arm.provider and task.providers[arm.provider].fine_tune is None:
+            raise InputError(
+                f"the arm '{arm.name}' uploads your rows and pays for a training, which the task does not allow",
+                where="arms",
+                cure=f"set providers.{arm.provider}.fine_tune to true, or leave the arm out",
+            )
     check_keys({name: provider for name, provider in task.providers.items() if name in asked})

@@ -80,12 +80,26 @@ class Prompt(Section):
     )
 
 
+class FineTune(Section):
+    usd_per_million_trained: float | None = Field(None, ge=0, description="price of a million tokens trained on")
+    usd_per_million_input: float | None = Field(None, ge=0, description="of a million tokens the tuned model reads")
+    usd_per_million_output: float | None = Field(None, ge=0, description="of a million tokens the tuned model writes")
+
+
 class Provider(Section):
     base_url: str = Field(description="where the endpoint is, for example https://api.openai.com/v1")
     model: str = Field(min_length=1, description="the model's name there")
     api_key_env: str | None = Field(None, description="environment variable that holds the key; none is sent if absent")
     usd_per_million_input: float | None = Field(None, ge=0, description="price of a million tokens read")
     usd_per_million_output: float | None = Field(None, ge=0, description="price of a million tokens written")
+    fine_tune: FineTune | None = Field(
+        None, description="true, or the prices: upload train and validation rows and pay for a training there"
+    )
+
+    @field_validator("fine_tune", mode="before")
+    @classmethod
+    def _is_wanted(cls, value: object) -> object:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
     @field_validator("base_url")
     @classmethod
