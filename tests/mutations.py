@@ -831,6 +831,33 @@ MUTATIONS = [
         "evaluation/test_hosted_training.py", "test_law_2",
     ),
     Mutation(
+        "distilled: requests that are held out are taught", "data/unlabelled.py",
+        "        if text in hidden:", "        if False:", "data/test_unlabelled.py", "test_law_50",
+    ),
+    Mutation(
+        "distilled: requests that are nearly held out are taught", "data/unlabelled.py",
+        "if number not in near)", "if True)", "pipeline/test_distilled.py", "nothing_held_out",
+    ),
+    Mutation(
+        "distilled: texts of one template are compared with the first alone", "data/sketches.py",
+        "    counts = ends - starts", "    counts = np.minimum(ends - starts, 1)",
+        "data/test_unlabelled.py", "test_texts_of_one",
+    ),
+    Mutation(
+        "distilled: the teacher is chosen on test (law 7)", "pipeline/teaching.py",
+        '    known = record["settings"].get("validation_score")', '    known = record["score"]',
+        "pipeline/test_distilled.py", "test_law_7",
+    ),
+    Mutation(
+        "distilled: answers that were cut off are taught", "evaluation/distilled.py",
+        'if answer.finish_reason != "stop":', "if False:", "pipeline/test_distilled.py", "nothing_held_out",
+    ),
+    Mutation(
+        "distilled: the teacher costs nothing", "pipeline/teaching.py",
+        '"usd": None if None in paid else sum(usd for usd in paid if usd is not None),', '"usd": 0.0,',
+        "pipeline/test_distilled.py", "nothing_held_out",
+    ),
+    Mutation(
         "hosted training: naming the arm is permission to pay", "pipeline/running.py",
         "if arm.taught_there and arm.provider and task.providers[arm.provider].fine_tune is None:", "if False:",
         "pipeline/test_arms_of_a_run.py", "test_a_training_that_is_paid_for",

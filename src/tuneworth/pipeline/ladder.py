@@ -31,6 +31,7 @@ REWORDED, SEARCHED, DOCUMENTS = "reworded", "searched", "documents"
 HOSTED_TUNED = "hosted-tuned"
 LORA_SHORT, LORA_FULL, LORA_FEW_SHOT = "lora-short", "lora-full", "lora-few-shot"
 WEIGHTS_SHORT, WEIGHTS_FULL = "weights-short", "weights-full"
+DISTILLED = "distilled"
 AT = "@"
 """Between an arm and the provider whose model it asks: `few-shot@gpt`."""
 
@@ -49,12 +50,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """A trained arm: the form it is trained and judged behind, whether all weights are trained or an adapter, and how
-    many training rows every prompt shows (those are not trained on)."""
+    """A trained arm: the form it is trained and judged behind, whether all weights are trained or an adapter, how many
+    training rows every prompt shows (those are not trained on), and whether it also learns what the best prompting arm
+    answers to requests without labels."""
 
     form: str
     all_weights: bool = False
     shots: int = 0
+    distils: bool = False
 
     def form_of(self, bench: Bench) -> PromptForm:
         """The prompt form, on the rows of `bench`."""
@@ -105,6 +108,7 @@ def _trains_adapters(task: Task) -> bool:
 
 
 _NOT_HOSTED = ("tools", "preference")  # calls are no text, and a preference is read from likelihoods
+_NOT_DISTILLED = (*_NOT_HOSTED, "chat")  # requests are single messages, without tools, and no pairs
 
 LADDER = (
     Arm(CLASSICAL, "classical"),
@@ -147,6 +151,12 @@ LADDER = (
     Arm(LORA_FEW_SHOT, "fine-tune", Taught(SHORT, shots=8), lambda task: False),
     Arm(WEIGHTS_SHORT, "fine-tune", Taught(SHORT, all_weights=True), _trains_all),
     Arm(WEIGHTS_FULL, "fine-tune", Taught(FULL, all_weights=True), _trains_all),
+    Arm(
+        DISTILLED,
+        "fine-tune",
+        Taught(SHORT, distils=True),
+        lambda task: task.data.traffic is not None and _trains_adapters(task),
+    ),
 )
 """Every arm that the local model and scikit-learn can be, in the order in which they run."""
 
@@ -166,6 +176,8 @@ def misfit(arm: Arm, kind: str) -> str | None:
     """Why an arm cannot do answers of `kind`, if it cannot."""
     if arm.provider is not None and kind in _NOT_HOSTED:
         return f"hosted models are not asked for answers of kind {kind} yet"
+    if arm.taught and arm.taught.distils and kind in _NOT_DISTILLED:
+        return f"answers of kind {kind} are not taught from requests"
     return None
 
 

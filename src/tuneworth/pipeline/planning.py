@@ -48,10 +48,24 @@ from tuneworth.models.recompute import MemoryPlan
 from tuneworth.models.sources import find_model
 from tuneworth.models.tuning import FULL_METHOD, Recipe
 from tuneworth.pipeline.continuing import Start, continued, find_start
-from tuneworth.pipeline.ladder import AT, CLASSICAL, Arm, Taught, arms_of, misfit
+from tuneworth.pipeline.ladder import AT, CLASSICAL, DISTILLED, LORA_SHORT, Arm, Taught, arms_of, misfit
 from tuneworth.pipeline.preparing import Prepared, vectors_of
 from tuneworth.pipeline.probe_planning import add_probes
-from tuneworth.plan import Allotment, Prompts, Rate, Rates, Rows, Setting, TrainingPlan, allot, training_plan
+from tuneworth.plan import (
+    TEACHING,
+    Allotment,
+    Course,
+    Prompts,
+    Rate,
+    Rates,
+    Rows,
+    Setting,
+    Teachers,
+    TrainingPlan,
+    allot,
+    training_plan,
+    with_teaching,
+)
 from tuneworth.rendering import Renderer
 from tuneworth.rendering.tools import reply_text
 from tuneworth.store.atomic import read_json, write_json
@@ -236,11 +250,15 @@ def make_plan(work: Workshop, clock: float) -> None:
     memory = _memory(work, bench, settings)
     rates = _measure(work, bench, settings, memory.micro_batch_tokens)
     epochs, batch_size = float(settings.epochs.value), int(settings.batch_size.value)
-    wanted = dict.fromkeys(rates.train, (epochs, batch_size))
+    wanted = {arm: (epochs, batch_size) for arm in rates.train if arm != DISTILLED}
     rows = Rows(len(bench.train), len(bench.validation), len(bench.test))
     prompts = _prompts(work, bench)
     spent = time.monotonic() - clock
     allotment = allot(work.task.budget, spent, rows, rates, wanted, prompts, work.task.training.seeds)
+    if DISTILLED in rates.train:
+        course = Course(epochs, batch_size, work.task.training.seeds, rates.answer[DISTILLED], rates.train[DISTILLED])
+        teachers = _teachers(work, rates, allotment)
+        allotment = with_teaching(allotment, DISTILLED, rows, len(work.splits.unlabelled), teachers, course)
     plan = _plan_json(work, settings, memory, rates, allotment)
     plan["predicted"]["disk_bytes"] = disk_bytes
     plan = add_probes(plan, bench, work.local, rates, len(work.splits.validation))
@@ -264,6 +282,13 @@ def _prompts(work: Workshop, bench: Bench) -> dict[str, Prompts]:
         elif arm.taught_there and not misfit(arm, bench.kind):
             found[arm.name] = Prompts()  # it answers test; how long its endpoint trains beside us nobody knows
     return found
+
+
+def _teachers(work: Workshop, rates: Rates, allotment: Allotment) -> Teachers:
+    """The prompting arms that are planned, of which the best will teach."""
+    asked = {arm.name: rates.answer[arm.name] for arm in arms_of(work.task).values() if arm.asked}
+    planned = {arm: rate for arm, rate in asked.items() if arm in allotment.forms}
+    return Teachers(planned, tuple(arm for arm in planned if allotment.forms[arm] == 1))
 
 
 def _memory(work: Workshop, bench: Bench, settings: TrainingPlan) -> MemoryPlan:
@@ -314,6 +339,9 @@ def _measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: 
             answer[arm.name] = model.answer_rate(dearest, sample, model.suited(bench.scoring))
         elif arm.taught_there and not misfit(arm, bench.kind):
             answer[arm.name] = _rate_there(work, bench, arm, answer)
+        elif arm.taught and arm.taught.distils and (misfit(arm, bench.kind) or LORA_SHORT in train):
+            if LORA_SHORT in train and not misfit(arm, bench.kind):  # the same training on more rows
+                answer[arm.name], train[arm.name] = answer[LORA_SHORT], train[LORA_SHORT]
         elif arm.taught and not _same_as_short(bench, arm.taught):
             answer[arm.name], train[arm.name] = _training_rates(work, bench, settings, arm.taught, most_tokens)
         work.watcher.advance(2)
@@ -399,13 +427,15 @@ def _plan_json(
         "forms": dict(allotment.forms),
         "trainings": {arm: asdict(trained) for arm, trained in allotment.trainings.items()},
         "skipped": dict(allotment.skipped),
+        "taught": allotment.taught,
         "machine": work.machine.to_json(),
     }
 
 
 def _in_order(seconds: Mapping[str, float], arms: Sequence[str]) -> dict[str, float]:
     """Seconds by stage, the stages in the order in which they run."""
-    return {stage: seconds[stage] for stage in ("before", *arms, "reserve") if stage in seconds}
+    stages = [stage for arm in arms for stage in ((TEACHING, arm) if arm == DISTILLED else (arm,))]
+    return {stage: seconds[stage] for stage in ("before", *stages, "reserve") if stage in seconds}
 
 
 def machine_price(work: Workshop) -> Price:

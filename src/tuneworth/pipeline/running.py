@@ -20,18 +20,19 @@ from tuneworth.evaluation.hosted import check_keys
 from tuneworth.evaluation.hosted_tuned import TrainingFailed, begin_training, hosted_tuned_arm
 from tuneworth.evaluation.prompted import prompt_arm
 from tuneworth.evaluation.tracking import check_trackers
-from tuneworth.evaluation.tuned import Job, tuned_arm
+from tuneworth.evaluation.tuned import Before, Job, tuned_arm
 from tuneworth.evaluation.watching import Silent, Watcher
 from tuneworth.pipeline.advising import check_fits
 from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
-from tuneworth.pipeline.ladder import ARMS, AT, DOCUMENTS, Arm, Taught, arms_of, known_arms, misfit
+from tuneworth.pipeline.ladder import ARMS, AT, DISTILLED, DOCUMENTS, Arm, Taught, arms_of, known_arms, misfit
 from tuneworth.pipeline.planning import Workshop, make_plan, recipe_of
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.probing import run_probes
 from tuneworth.pipeline.reporting import write_report
+from tuneworth.pipeline.teaching import NothingTaughtError, teach
 from tuneworth.pipeline.trainable import trainable
-from tuneworth.plan import EVALUATIONS
+from tuneworth.plan import EVALUATIONS, TEACHING
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import Task, load_task
@@ -126,6 +127,13 @@ def run_arm(work: Workshop, arm: Arm) -> None:
     elif arm.asked:
         forms = arm.asked.forms(work, bench)[: plan["forms"][arm.name]]
         prompt_arm(bench, arm.name, work.model_of(arm), forms)
+    elif arm.taught and arm.taught.distils:
+        try:
+            before = teach(work, bench, arm.name, plan["taught"])
+        except NothingTaughtError as nothing:
+            leave_out(bench, arm.name, arm.family, str(nothing))
+        else:
+            tuned_arm(bench, arm.name, work.local, _job(work, bench, plan, arm.name, before))
     elif arm.taught:
         tuned_arm(bench, arm.name, work.local, _job(work, bench, plan, arm.name))
     elif arm.taught_there:
@@ -152,23 +160,34 @@ def _left_out(work: Workshop, plan: Mapping[str, Any], arm: Arm) -> str | None:
     if arm.name in plan["skipped"]:
         return str(plan["skipped"][arm.name])
     if arm.taught and arm.name not in plan["trainings"]:
-        return "the short and the full prompt are the same for this task"
+        same = "the short and the full prompt are the same for this task"
+        return "the plan of this run was made before there was such an arm" if arm.taught.distils else same
     dispensable = arm.taught or (arm.asked and arm.asked.prompts.optional and work.task.arms == "auto")
     return _too_late(work, plan, arm.name) if dispensable else None
 
 
-def _job(work: Workshop, bench: Bench, plan: Mapping[str, Any], name: str) -> Job:
+def _job(work: Workshop, bench: Bench, plan: Mapping[str, Any], name: str, before: Before | None = None) -> Job:
     start, training, taught = work.start, work.task.training, ARMS[name].taught
     assert taught is not None
     return Job(
         form=taught.form_of(bench),
-        settings=_settings(work, plan, name, taught),
+        settings=_settings(work, _learning(plan, name, len(bench.train), before), name, taught),
         recipe=recipe_of(plan["settings"], taught.all_weights, work.task.seed, start.folder if start else None),
         seeds=training.seeds,
         recompute=plan["settings"]["recompute"]["value"] == "on",
         trackers=training.trackers,
         provenance=start.provenance() if start else {},
+        before=before or Before(),
     )
+
+
+def _learning(plan: Mapping[str, Any], name: str, rows: int, before: Before | None) -> Mapping[str, Any]:
+    """`plan` with the steps of a distilled arm's training for the answers that a teacher really gave."""
+    if before is None:
+        return plan
+    planned = plan["trainings"][name]
+    steps = max(1, round(planned["steps"] * (rows + len(before.rows)) / (rows + plan["taught"])))
+    return {**plan, "trainings": {**plan["trainings"], name: {**planned, "steps": steps}}}
 
 
 def _settings(work: Workshop, plan: Mapping[str, Any], name: str, taught: Taught) -> Settings:
@@ -243,6 +262,8 @@ def _planned(plan: Mapping[str, Any], name: str) -> float:
 def _too_late(work: Workshop, plan: Mapping[str, Any], name: str) -> str | None:
     """Why a planned training or dispensable prompt cannot begin any more, if earlier stages took its time."""
     planned, left = _planned(plan, name), _maximum_seconds(work, plan, name)
+    if name == DISTILLED and work.started is not None:
+        left -= plan["budget"][TEACHING]
     if left >= _LEAST_SHARE * planned:
         return None
     return (
@@ -262,6 +283,9 @@ def _check_arms(task: Task) -> None:
             raise InputError(f"unknown arms {unknown}", where="arms", cure=f"known: {', '.join(known)}")
     if not task.data.documents and any(name.partition(AT)[0] == DOCUMENTS for name in arms_of(task)):
         raise InputError("the arm 'documents' needs a folder of texts", where="arms", cure="name it in data.documents")
+    if not task.data.traffic and DISTILLED in arms_of(task):
+        cure = "name a file of requests in data.traffic, or leave the arm out"
+        raise InputError(f"the arm '{DISTILLED}' needs requests without labels", where="arms", cure=cure)
     asked = {arm.provider for arm in arms_of(task).values()}
     for arm in arms_of(task).values():
         if arm.taught_there and arm.provider and task.providers[arm.provider].fine_tune is None:

@@ -6,7 +6,8 @@
   splits/              train, validation, test      report.html   the same for people
   arms/<arm>/          arm.json (written last: marks the arm as finished), answers.jsonl,
                        model/, training/metrics.jsonl, checkpoints/; of a hosted training job.json and
-                       the uploaded training.jsonl, validation.jsonl; where probed: robustness.json,
+                       the uploaded training.jsonl, validation.jsonl; of a distilled one taught.jsonl,
+                       teaching.json; where probed: robustness.json,
                        forgetting.json, out_of_scope.json, learning_curve.json (of a classical arm)
   probes.json          which probes were made   curve/        trainings of the learning curve
   learning_curve.json  of the best fine-tuned arm

@@ -67,7 +67,10 @@ class Data(Section):
     validation: str | None = Field(None, description="rows for choosing; split off train when absent")
     test: str | None = Field(None, description="rows for judging; split off train when absent")
     test_share: float = Field(0.2, ge=0.01, le=0.5, description="share of the rows that is split off for judging")
-    traffic: str | None = Field(None, description="a sample of real requests; the audit says which are not covered")
+    traffic: str | None = Field(
+        None,
+        description="a sample of real requests: which are not covered, and (arm distilled) to be answered and learnt",
+    )
     documents: str | None = Field(None, description="a folder of texts (.txt, .md): prompting with passages is an arm")
     columns: Columns = Field(default_factory=Columns, description="which column is what; guessed if absent")
 
