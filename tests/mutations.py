@@ -832,16 +832,15 @@ MUTATIONS = [
     ),
     Mutation(
         "distilled: requests that are held out are taught", "data/unlabelled.py",
-        "        if text in hidden:", "        if False:", "data/test_unlabelled.py", "test_law_50",
+        "        if text in hidden:", "        if False:", "data/test_unlabelled.py", "test_what_is_left_out",
     ),
     Mutation(
         "distilled: requests that are nearly held out are taught", "data/unlabelled.py",
         "if number not in near)", "if True)", "pipeline/test_distilled.py", "nothing_held_out",
     ),
     Mutation(
-        "distilled: texts of one template are compared with the first alone", "data/sketches.py",
-        "    counts = ends - starts", "    counts = np.minimum(ends - starts, 1)",
-        "data/test_unlabelled.py", "test_texts_of_one",
+        "distilled: short requests are not compared", "data/unlabelled.py",
+        "agreement[np.minimum(sizes, len(text)) < SHORTEST] = 1.0", "pass", "data/test_unlabelled.py", "test_law_50",
     ),
     Mutation(
         "distilled: the teacher is chosen on test (law 7)", "pipeline/teaching.py",

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
 import pytest
 
 from tuneworth.data import Example, Message
-from tuneworth.data.near import SIMILAR, likeness
-from tuneworth.data.normalising import normalise
-from tuneworth.data.sketches import candidates_across, signatures_of
 from tuneworth.data.unlabelled import unseen_requests
 
 WORDS = (
@@ -29,7 +25,8 @@ def sentences(count: int, seed: int) -> list[str]:
     return [f"{' '.join(chance.choices(WORDS, k=9))} please {n}x{seed}" for n in range(count)]
 
 
-HELD_OUT = sentences(60, 1)
+SHORT = [" ".join(pair) for pair in zip(WORDS, WORDS[3:], strict=False)]
+HELD_OUT = [*sentences(60, 1), *(f"{text} x1" for text in SHORT)]
 
 
 @pytest.mark.parametrize(
@@ -38,8 +35,8 @@ HELD_OUT = sentences(60, 1)
         lambda text: text,
         lambda text: text.upper(),
         lambda text: f"  {text.replace(' ', '   ')} ",
-        lambda text: text.replace("please", "plaese"),
-        lambda text: f"Hi, {text}",
+        lambda text: text.replace("e", "a", 1),
+        lambda text: f"a {text}",
         lambda text: text.replace("x1", "x7"),  # another number
     ],
 )  # fmt: skip
@@ -65,12 +62,8 @@ def test_what_is_left_out_is_counted_by_reason_and_the_rest_is_a_seeded_order() 
     assert found.rows != other.rows
 
 
-def test_texts_of_one_template_are_all_compared_and_not_only_with_the_first() -> None:
-    hidden = [normalise(f"where is my parcel number {word} please") for word in WORDS]
-    texts = [text.replace("please", "pleese") for text in hidden]
-    pairs = candidates_across(signatures_of(texts), signatures_of(hidden))
-    like = likeness([texts[one] for one, _ in pairs], [hidden[other] for _, other in pairs])
-    assert {(n, n) for n in range(len(texts))} <= set(map(tuple, pairs[like >= SIMILAR].tolist()))
-    assert candidates_across(signatures_of([]), signatures_of(hidden)).shape == (0, 2)
-    assert candidates_across(signatures_of(texts), signatures_of([])).shape == (0, 2)
-    assert np.all(like <= 1)
+def test_a_template_that_all_texts_are_written_by_takes_no_time_and_leaves_nothing() -> None:
+    template = "please tell me where the parcel with number {} is that i ordered last week, since it has not come"
+    requests = [row(template.format(number)) for number in range(300)]
+    assert not unseen_requests(requests, [], [row(template.format(number)) for number in range(5000, 8000)], 0).rows
+    assert len(unseen_requests(requests, [], [], 0).rows) == 300

@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chance = random.Random(3)
     words = [word for label in WORDS for word in WORDS[label]]
     fresh = [f"good morning, it is about {chance.choice(words)} again, request {n} of mine" for n in range(ASKED)]
-    leaks = [*test[:10], *(text.upper() for text in test[10:20]), *(f"{text}." for text in test[20:30])]
+    leaks = [*test[:10], *(text.upper() for text in test[10:20]), *(f"{text} 9" for text in test[20:30])]
     with (place / "traffic.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["text"], *([text] for text in [*leaks, *fresh])])
     return place

@@ -70,35 +70,10 @@ def candidates(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.stack(np.divmod(codes, len(signatures)), axis=1)
 
 
-def candidates_across(ones: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Every pair (a row of `ones`, a row of `others`) that could be nearly the same: [pairs, 2]. For few `ones`: where
-    texts are written by one template, all of one side fall together with all of the other."""
-    codes = np.zeros(0, np.int64)
-    left, right = (np.flatnonzero(signatures.any(axis=1)) for signatures in (ones, others))
-    for band in range(BANDS):
-        keys, theirs = _keys(ones, left, band), _keys(others, right, band)
-        order = np.argsort(theirs, kind="stable")
-        starts, ends = (np.searchsorted(theirs[order], keys, side) for side in ("left", "right"))
-        counts = ends - starts
-        one = np.repeat(np.arange(len(keys)), counts)
-        place = np.arange(len(one)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(starts, counts)
-        codes = np.union1d(codes, left[one] * np.int64(len(others)) + right[order[place]])
-    pairs = np.stack(np.divmod(codes, max(1, len(others))), axis=1)
-    blocks = [pairs[start : start + _BLOCK] for start in range(0, len(pairs), _BLOCK)]
-    kept = [block[np.mean(ones[block[:, 0]] == others[block[:, 1]], axis=1) >= LEAST_AGREEMENT] for block in blocks]
-    return np.concatenate([np.zeros((0, 2), np.int64), *kept])
-
-
-def _keys(signatures: NDArray[np.uint8], rows: NDArray[np.int64], band: int) -> NDArray[np.uint32]:
-    """A band's places of some rows as one number each."""
-    key = np.zeros(len(rows), np.uint32)
-    for place in range(band * PLACES_IN_BAND, (band + 1) * PLACES_IN_BAND):
-        key = (key << np.uint32(8)) | signatures[rows, place]
-    return key
-
-
 def _agreeing(signatures: NDArray[np.uint8], usable: NDArray[np.int64], band: int) -> Iterator[NDArray[np.int64]]:
-    key = _keys(signatures, usable, band)
+    key = np.zeros(len(usable), np.uint32)
+    for place in range(band * PLACES_IN_BAND, (band + 1) * PLACES_IN_BAND):
+        key = (key << np.uint32(8)) | signatures[usable, place]
     order = np.argsort(key, kind="stable")
     key = key[order]
     starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))

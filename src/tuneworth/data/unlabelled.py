@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuneworth.data.example import Example
-from tuneworth.data.near import likeness
+from tuneworth.data.near import SIMILAR, likeness
 from tuneworth.data.normalising import normalise
-from tuneworth.data.sketches import candidates_across, signatures_of
+from tuneworth.data.sketches import LEAST_AGREEMENT, SHORTEST, signatures_of
 
 MOST = 2_000
 """Requests that are kept at most, a seeded sample: more than a run answers, and few enough to be compared with all."""
+
+_LIKEST = 64  # texts that one is compared with before all others
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,8 @@ def unseen_requests(
 ) -> Requests:
     """The requests that are no row's: not of `learnt`, whose answers are known, not of `held_out` or nearly one of it.
 
-    What is compared is the last message of the user in normal form; nearly the same is as in the audit (`data.near`),
-    and texts in which only numbers differ are nearly the same too.
+    What is compared is the last message of the user in normal form. Nearly the same is as in the audit (`data.near`),
+    and of short texts and those in which only numbers differ too: what is left out in vain costs little.
     """
     known, hidden = ({normalise(row.text) for row in rows} for rows in (learnt, held_out))
     left_out = Counter[str]()
@@ -62,7 +64,21 @@ def unseen_requests(
 
 
 def _near(texts: Sequence[str], hidden: Sequence[str]) -> set[int]:
-    """The numbers of the texts that nearly repeat one that is hidden."""
-    pairs = candidates_across(signatures_of(texts), signatures_of(hidden))
-    like = likeness([texts[one] for one, _ in pairs], [hidden[other] for _, other in pairs])
-    return set(np.unique(pairs[like > 0, 0]).tolist())
+    """The numbers of the texts that nearly repeat one that is hidden. Every text is held against all that are hidden:
+    by their sketches, or as it is where one of the two is too short for one; then those that may be alike letter by
+    letter, the likest first, until one is."""
+    if not hidden:
+        return set()
+    ours, theirs = signatures_of(texts), signatures_of(hidden)
+    sizes = np.array([len(text) for text in hidden])
+    near = set()
+    for number, text in enumerate(texts):
+        agreement = np.mean(theirs == ours[number], axis=1)
+        agreement[np.minimum(sizes, len(text)) < SHORTEST] = 1.0
+        fits = np.minimum(sizes, len(text)) >= SIMILAR * np.maximum(sizes, len(text))
+        found = np.flatnonzero(fits & (agreement >= LEAST_AGREEMENT))
+        found = found[np.argsort(-agreement[found], kind="stable")]
+        blocks = [block for block in (found[:_LIKEST], found[_LIKEST:]) if len(block)]
+        if any(likeness([text] * len(block), [hidden[place] for place in block]).any() for block in blocks):
+            near.add(number)
+    return near
