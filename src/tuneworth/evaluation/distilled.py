@@ -44,6 +44,8 @@ def _read(request: Example, answer: RawAnswer, scoring: Scoring, fits: Callable[
     parsed = scoring.metric.kit.parse(request, answer)
     if parsed is None:
         return "invalid", ""
+    if scoring.kind == "multilabel" and not set(json.loads(parsed)) <= set(scoring.labels):
+        return "invalid", ""  # a label that was made up
     if scoring.kind in _READ_AS:
         return "", parsed
     if scoring.kind == "extraction":
