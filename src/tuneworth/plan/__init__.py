@@ -1,17 +1,21 @@
 """Settings with reasons, and the budget allotted before anything starts. What is measured comes in as numbers."""
 
-from tuneworth.plan.budget import EVALUATIONS, Allotment, Prompts, Rate, Rates, Rows, Trained, allot
+from tuneworth.plan.budget import EVALUATIONS, Allotment, Course, Prompts, Rate, Rates, Rows, Trained, allot
 from tuneworth.plan.halving import rounds, rows_asked
 from tuneworth.plan.settings import Setting, TrainingPlan, from_openai, training_plan
+from tuneworth.plan.teaching import TEACHING, Teachers, with_teaching
 
 __all__ = [
     "EVALUATIONS",
+    "TEACHING",
     "Allotment",
+    "Course",
     "Prompts",
     "Rate",
     "Rates",
     "Rows",
     "Setting",
+    "Teachers",
     "Trained",
     "TrainingPlan",
     "allot",
@@ -19,4 +23,5 @@ __all__ = [
     "rounds",
     "rows_asked",
     "training_plan",
+    "with_teaching",
 ]

@@ -75,7 +75,7 @@ class Trained:
 @dataclass(frozen=True, slots=True)
 class Allotment:
     """Seconds of each stage, rows of the test subset, how many forms each prompting arm chooses among, trainings by
-    arm, and arms left out with the reason.
+    arm, arms left out with the reason, and how many requests a teacher answers for a distilled arm.
     """
 
     seconds: Mapping[str, float]
@@ -83,6 +83,7 @@ class Allotment:
     forms: Mapping[str, int]
     trainings: Mapping[str, Trained]
     skipped: Mapping[str, str]
+    taught: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def allot(
         )
     rows = replace(rows, test=test_rows)
     courses = {
-        arm: _Course(epochs, batch_size, seeds, rates.answer[arm], rates.train[arm])
+        arm: Course(epochs, batch_size, seeds, rates.answer[arm], rates.train[arm])
         for arm, (epochs, batch_size) in wanted.items()
     }
     rows = _for_the_first(left, needed, next(iter(courses.values()), None), rates, rows)
@@ -167,7 +168,7 @@ def allot(
 
 
 @dataclass(frozen=True, slots=True)
-class _Course:
+class Course:
     """A training that is wanted, and the measured rates of its arm."""
 
     epochs: float
