@@ -814,6 +814,24 @@ MUTATIONS = [
         "while least > left and len(needed) > 1:", "while False:",
         "plan", "test_a_budget_that_cannot_ask_every_prompt",
     ),
+    Mutation(
+        "objects are learnt in an order that they cannot be written in", "pipeline/trainable.py",
+        'return _of_one_spelling(found, task.prompt.json_schema) if splits.kind == "extraction" else found',
+        "return replace(found, schema=_of_one_spelling(found, task.prompt.json_schema).schema)",
+        "pipeline", "test_objects_that_are_learnt",
+    ),
+    Mutation(
+        "an object that knows no end is never closed", "inference/grammars.py",
+        "if self.closing else None", "if False else None", "evaluation", "test_objects_that_would_never_end",
+    ),
+    Mutation(
+        "brackets within a text are taken for its end", "inference/grammars.py",
+        """(b'"', b"]", b"}")""", """(b"]", b"}", b'"')""", "evaluation", "test_objects_that_would_never_end",
+    ),
+    Mutation(
+        "an arm is served without the schema it was judged with", "pipeline/finished.py",
+        ', schema=record.get("json_schema"))', ")", "kinds", "extraction",
+    ),
 ]  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from tuneworth.evaluation.records import Answer, Decoding
 from tuneworth.evaluation.strata import stratum
 from tuneworth.evaluation.summary import summary
 from tuneworth.evaluation.watching import Watcher
+from tuneworth.plan import Setting
 from tuneworth.store.atomic import write_jsonl
 from tuneworth.store.run import RunFolder, write_arm
 from tuneworth.task import Task
@@ -93,16 +94,23 @@ def leave_out(bench: Bench, name: str, family: str, why: str, *, status: str = "
     bench.watcher.note(f"{name}: {status}, {why}")
 
 
-_DECODINGS: dict[str, Decoding] = {"classification": "constrained", "preference": "scored"}
+_DECODINGS: dict[str, tuple[Decoding, str]] = {
+    "classification": ("constrained", "a model may only write a label"),
+    "extraction": ("constrained", "a model may only write JSON that fits the schema"),
+    "preference": ("scored", "a model says which of the two answers is likelier"),
+}
 
 
-def model_decoding(kind: str) -> Decoding:
-    """Models may only write a label where one is wanted, fine-tuned or not; of a pair they score both answers.
+def model_decoding(kind: str, why_not: str | None = None) -> Setting:
+    """Models may only write a label where one is wanted, and JSON of its schema where objects are, fine-tuned or not;
+    of a pair they score both answers. `why_not` says why they cannot be held to that.
 
     Small untuned models rarely write one unaided, and a comparison that only shows this would flatter fine-tuning;
     a constrained answer is also finished as soon as one label is left.
     """
-    return _DECODINGS.get(kind, "generate")
+    if why_not is not None:
+        return Setting("generate", f"answers cannot be held to the schema: {why_not}", "measured")
+    return Setting(*_DECODINGS.get(kind, ("generate", "a model writes what it likes")), "default")
 
 
 def answered(bench: Bench, model: Answerer, form: Form, examples: Sequence[Example]) -> list[Answer]:
@@ -124,6 +132,7 @@ def model_details(bench: Bench, model: Answerer, form: Form) -> dict[str, Any]:
     scoring = model.suited(bench.scoring)
     return {
         "decoding": scoring.decoding,
+        "json_schema": scoring.schema if scoring.decoding == "constrained" and not scoring.labels else None,
         "max_new_tokens": scoring.max_new_tokens,
         "form": form.name,
         "prompt": form.messages(bench.test[0]),

@@ -55,6 +55,7 @@ _SURPRISE_TOKENS = 4096  # in one pass that only asks for log-probabilities
 _LONGEST = 8  # texts whose tokens are counted to find the longest row
 # Two checkpoints are kept while the next is written; of each parameter: master, two moments and the best, in float32.
 _CHECKPOINTS, _CHECKPOINT_BYTES = 3, 16
+_TRIED_ANSWERS = 2_000  # of which it is tried whether a grammar allows them: 0.4 s
 Quiet = Callable[[int], None]
 
 
@@ -69,6 +70,11 @@ class Scoring:
     decoding: Decoding
     kind: str = "generation"
     schema: Mapping[str, Any] | None = None
+
+    @property
+    def chooses(self) -> bool:
+        """Whether an answer is one of what is known beforehand, and not as long as the model writes it."""
+        return self.decoding == "scored" or (self.decoding == "constrained" and bool(self.labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +135,13 @@ class LocalModel:
             self._engine = self.model, Engine(self.model, end_id=self.renderer.end_id, device=self._device)
         return self._engine[1]
 
-    def chat(self, labels: Sequence[str] = (), *, scored: bool = False) -> Chat:
-        """Talk to the model as it answers now; with `labels` it answers with one of them, see Chat."""
-        return Chat(self.renderer, self.engine(), self.folder.context_tokens, labels, scored=scored)
+    def chat(
+        self, labels: Sequence[str] = (), *, scored: bool = False, schema: Mapping[str, Any] | None = None
+    ) -> Chat:
+        """Talk to the model as it answers now; with `labels` it answers with one of them, see Chat, with `schema` it
+        writes JSON that fits it."""
+        grammar = self._grammar(schema) if schema is not None else None
+        return Chat(self.renderer, self.engine(), self.folder.context_tokens, labels, scored=scored, grammar=grammar)
 
     def answer(
         self,
@@ -173,13 +183,19 @@ class LocalModel:
         choices = [self.renderer.answer_ids(label) for label in scoring.labels] if held else []
         if held and not choices and scoring.schema is not None:
             grammar = self._grammar(scoring.schema)
-            requests = [Request(prompt, scoring.max_new_tokens, constraint=grammar.start()) for prompt in prompts]
+            held_to = [grammar.start(scoring.max_new_tokens) for _ in prompts]
+            requests = [
+                Request(prompt, scoring.max_new_tokens, constraint=matcher)
+                for prompt, matcher in zip(prompts, held_to, strict=True)
+            ]
             written = self.engine().answer(requests, on_done=on_done)
+            parts = [{"closed": float(matcher.closing)} for matcher in held_to]
         else:
+            parts = [{}] * len(prompts)
             written = self.engine().generate(
                 prompts, max_new_tokens=scoring.max_new_tokens, choices=choices, on_done=on_done
             )
-        for prompt, found in zip(prompts, written, strict=True):
+        for prompt, found, part in zip(prompts, written, parts, strict=True):
             stopped = found.finish_reason == "stop"
             yield RawAnswer(
                 text=self.renderer.decode(found.ids),
@@ -188,6 +204,7 @@ class LocalModel:
                 input_tokens=len(prompt),
                 output_tokens=len(found.ids) + stopped,
                 seconds=found.seconds,
+                parts=part,
             )
 
     def _chosen(self, prompts: list[list[int]], scoring: Scoring, on_done: Quiet) -> Iterator[RawAnswer]:
@@ -203,6 +220,17 @@ class LocalModel:
                 seconds=found.seconds,
                 parts={"confidence": found.probabilities(len(choices))[found.best]},
             )
+
+    def not_held(self, schema: Mapping[str, Any], answers: Sequence[str]) -> str | None:
+        """Why answers cannot be held to `schema`: no grammar can be made of it, or it would forbid one of `answers`, of
+        which the first 2,000 are tried."""
+        try:
+            grammar = self._grammar(schema)
+        except InputError as error:
+            return error.problems[0].what
+        forbidden = (text for text in answers[:_TRIED_ANSWERS] if not grammar.allows(self.renderer.encode_text(text)))
+        text = next(forbidden, None)
+        return None if text is None else f"this answer could not be written then: {text:.120}"
 
     def _grammar(self, schema: Mapping[str, Any]) -> Grammar:
         if self._grammars is None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tuneworth.data import Example
 from tuneworth.data.documents import read_passages
@@ -25,9 +25,8 @@ from tuneworth.evaluation.forms import Answerer
 from tuneworth.evaluation.hosted import HostedModel, endpoint_of
 from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import check_metric, choose_metric
-from tuneworth.evaluation.metrics.jsontext import parse_json
-from tuneworth.evaluation.metrics.schemas import derived_schema
 from tuneworth.evaluation.prompts import FULL, SHORT, Told
+from tuneworth.evaluation.records import Decoding
 from tuneworth.evaluation.retrieved import Neighbours
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.inference.hosted import HostedChat
@@ -96,11 +95,11 @@ class Workshop:
                 where="providers",
                 cure="leave the providers out of the task, or name arms without them",
             )
-        given = task.prompt.json_schema
-        self.schema = given if given is not None or splits.kind != "extraction" else _schema_of(splits)
+        self.schema = splits.schema
         self.metric = choose_metric(task, splits.kind, splits.labels, self.schema, allow_code=allow_code)
         check_metric(self.metric, splits.train)
-        self.told = Told.of(splits.train, self.schema, schema_given=given is not None, columns=splits.columns)
+        given = task.prompt.json_schema is not None
+        self.told = Told.of(splits.train, self.schema, schema_given=given, columns=splits.columns)
         self.task = task
         self.folder = folder
         self.splits = splits
@@ -111,6 +110,7 @@ class Workshop:
         self._hosted: dict[str, HostedModel] = {}
         self._precision: Setting | None = None
         self._compiled: Setting | None = None
+        self._decoding: Setting | None = None
         if task.training.deterministic:
             compute_deterministically()
 
@@ -175,6 +175,17 @@ class Workshop:
         return self._precision
 
     @property
+    def decoding(self) -> Setting:
+        """How local models answer; a continued run keeps what it began with."""
+        if self.folder.plan.is_file():
+            return Setting(**read_json(self.folder.plan)["settings"]["decoding"])
+        if self._decoding is None:
+            shown = [example.answer for example in (*self.splits.train, *self.splits.validation)]
+            why_not = self.local.not_held(self.schema, shown) if self.schema is not None else None
+            self._decoding = model_decoding(self.splits.kind, why_not)
+        return self._decoding
+
+    @property
     def start(self) -> Start | None:
         """The earlier run's arm to continue from, if one is named."""
         return find_start(self.task.training, self.local.folder)
@@ -182,9 +193,9 @@ class Workshop:
     def bench(self, test_rows: int) -> Bench:
         """What arms need: the same test subset for all, drawn before any answer is seen."""
         splits, seed = self.splits, self.task.seed
-        decoding = model_decoding(splits.kind)
+        decoding = cast(Decoding, self.decoding.value)
         scoring = Scoring(self.metric, splits.labels, self._new_tokens(), decoding, splits.kind, self.schema)
-        rows = _VALIDATION_ROWS_OF_TEXT if decoding == "generate" else _VALIDATION_ROWS
+        rows = _VALIDATION_ROWS if scoring.chooses else _VALIDATION_ROWS_OF_TEXT
         validation = stratified(splits.validation, rows, seed, splits.kind)
         test = stratified(splits.test, test_rows, seed, splits.kind)
         return Bench(
@@ -200,11 +211,6 @@ class Workshop:
         lengths = sorted(len(encode(reply_text(example.reply.to_openai()))) for example in self.splits.train)
         most = min(_MORE_NEW_TOKENS.get(kind, _MOST_NEW_TOKENS), self.local.folder.context_tokens // 2)
         return min(most, int(lengths[int(0.99 * (len(lengths) - 1))] * 1.25) + 8)
-
-
-def _schema_of(splits: Prepared) -> dict[str, Any]:
-    """What the answers of train and validation have in common."""
-    return derived_schema([parse_json(example.answer) for example in (*splits.train, *splits.validation)])
 
 
 def make_plan(work: Workshop, clock: float) -> None:
@@ -322,14 +328,14 @@ def _training_rates(
 
 def _sample(bench: Bench) -> tuple[Example, ...]:
     """The rows with which arms are timed."""
-    if bench.scoring.decoding == "generate":
+    if not bench.scoring.chooses:
         return bench.validation[:_MEASURED_ROWS_OF_TEXT]
     return bench.validation[: 16 if bench.task.budget < 150 else 32]
 
 
 def _learnt(work: Workshop, bench: Bench) -> Scoring:
     """How a trained arm answers: as long as what it learnt from, where the model as it is goes on and on."""
-    if bench.scoring.decoding != "generate":
+    if bench.scoring.chooses:
         return bench.scoring
     lengths = [len(work.local.renderer.encode_text(reply_text(e.reply.to_openai()))) for e in bench.train[:400]]
     mean = math.ceil(sum(lengths) / max(1, len(lengths)))
@@ -351,6 +357,7 @@ def _plan_json(
         "schema": "tuneworth.plan/1",
         "settings": settings.to_json()
         | {
+            "decoding": work.decoding.to_json(),
             "precision": work.precision.to_json(),
             "compiled_kernels": work.compiled.to_json(),
             **_memory_settings(memory),

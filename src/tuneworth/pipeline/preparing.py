@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Prepared:
     data_set: dict[str, Any] | None
     columns: tuple[str, str] | None = None
     """The names of the input and answer columns, of a table."""
+    schema: Mapping[str, Any] | None = None
+    """The JSON Schema of extracted objects, once it is known."""
 
 
 @contextlib.contextmanager
@@ -174,12 +176,14 @@ def read_splits(folder: RunFolder) -> Prepared:
     """The rows that `prepare` wrote."""
     about = read_json(folder.splits / "splits.json")
     shape = about["shape"]
-    rows = {
-        name: tuple(Example.from_json(row) for row in read_jsonl(folder.splits / f"{name}.jsonl"))
+    train, validation, test = (
+        tuple(Example.from_json(row) for row in read_jsonl(folder.splits / f"{name}.jsonl"))
         for name in ("train", "validation", "test")
-    }
+    )
     return Prepared(
-        **rows,
+        train,
+        validation,
+        test,
         kind=about["kind"],
         labels=tuple(about["labels"]),
         data_sha256=about["data_sha256"],
