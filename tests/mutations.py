@@ -832,6 +832,19 @@ MUTATIONS = [
         "an arm is served without the schema it was judged with", "pipeline/finished.py",
         ', schema=record.get("json_schema"))', ")", "kinds", "extraction",
     ),
+    Mutation(
+        "a judge that does not agree with people makes the verdict", "pipeline/judging.py",
+        "    if not trust:\n", "    if False:\n", "pipeline", "test_a_judge_that_does_not_agree",
+    ),
+    Mutation(
+        "a judge's nonsense is scored as a tie", "pipeline/judging.py",
+        "None if found.winner is None else _VALUES[found.winner]", "_VALUES[found.winner or 0]",
+        "pipeline", "test_a_judge_that_does_not_agree",
+    ),
+    Mutation(
+        "judging costs nothing", "pipeline/judging.py",
+        "None if paid is None else paid + (usd or 0.0)", "paid", "pipeline", "test_a_judge_that_agrees",
+    ),
 ]  # fmt: skip
 
 

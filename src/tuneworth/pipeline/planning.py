@@ -7,7 +7,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +49,7 @@ from tuneworth.pipeline.ladder import CLASSICAL, Arm, Taught, arms_of, misfit
 from tuneworth.pipeline.preparing import Prepared, vectors_of
 from tuneworth.pipeline.probe_planning import add_probes
 from tuneworth.plan import Allotment, Prompts, Rate, Rates, Rows, Setting, TrainingPlan, allot, training_plan
+from tuneworth.plan.judging import JudgePlan
 from tuneworth.rendering import Renderer
 from tuneworth.rendering.tools import reply_text
 from tuneworth.store.atomic import read_json, write_json
@@ -124,13 +125,24 @@ class Workshop:
 
     def model_of(self, arm: Arm) -> Answerer:
         """Who answers for a prompting arm: the local model, or the arm's provider."""
-        if arm.provider is None:
+        return self.local if arm.provider is None else self._provider(arm.provider)
+
+    @cached_property
+    def judge(self) -> Answerer:
+        """Who compares answers with the wanted ones: a provider, the task's own model as it was, or another one."""
+        name = self.task.judge
+        assert name is not None
+        if name in self.task.providers:
+            return self._provider(name)
+        if name == self.task.models[0]:
             return self.local
-        if arm.provider not in self._hosted:
-            provider = self.task.providers[arm.provider]
-            replies = Replies(self.folder.replies(arm.provider))
-            self._hosted[arm.provider] = HostedModel(HostedChat(endpoint_of(arm.provider, provider)), replies, provider)
-        return self._hosted[arm.provider]
+        return local_model(name, self.machine, str(self.precision.value))
+
+    def _provider(self, name: str) -> HostedModel:
+        if name not in self._hosted:
+            provider, replies = self.task.providers[name], Replies(self.folder.replies(name))
+            self._hosted[name] = HostedModel(HostedChat(endpoint_of(name, provider)), replies, provider)
+        return self._hosted[name]
 
     @property
     def neighbours(self) -> Neighbours:
@@ -213,8 +225,9 @@ class Workshop:
         return min(most, int(lengths[int(0.99 * (len(lengths) - 1))] * 1.25) + 8)
 
 
-def make_plan(work: Workshop, clock: float) -> None:
-    """Measure this machine on these rows, choose the settings, allot the budget; write plan.json."""
+def make_plan(work: Workshop, clock: float, plan_judging: Callable[[Workshop, Bench], JudgePlan] | None = None) -> None:
+    """Measure this machine on these rows, choose the settings, allot the budget; write plan.json. What a judge takes
+    is set aside before the arms get theirs."""
     bench = work.bench(len(work.splits.test))
     chosen = continued(work.task.training, work.start)
     width = work.local.model.config.hidden_size
@@ -226,10 +239,13 @@ def make_plan(work: Workshop, clock: float) -> None:
     wanted = dict.fromkeys(rates.train, (epochs, batch_size))
     rows = Rows(len(bench.train), len(bench.validation), len(bench.test))
     prompts = _prompts(work, bench)
-    spent = time.monotonic() - clock
+    judging = plan_judging(work, bench) if plan_judging is not None else None
+    spent = time.monotonic() - clock + (judging.seconds if judging else 0.0)
     allotment = allot(work.task.budget, spent, rows, rates, wanted, prompts, work.task.training.seeds)
     plan = _plan_json(work, settings, memory, rates, allotment)
     plan["predicted"]["disk_bytes"] = disk_bytes
+    if judging is not None:
+        plan = _with_judge(plan, judging)
     plan = add_probes(plan, bench, work.local, rates, len(work.splits.validation))
     write_json(work.folder.plan, plan)
     work.watcher.note(f"plan: {allotment.test_rows:,} of {rows.test:,} test rows; " + "; ".join(
@@ -238,6 +254,14 @@ def make_plan(work: Workshop, clock: float) -> None:
     decision, arms = work.task.decision, len(arms_of(work.task))
     binary = bench.scoring.metric.name in ("accuracy", "exact-match")
     work.watcher.note(power_in_words(allotment.test_rows, arms, binary, decision.confidence, decision.minimum_effect))
+
+
+def _with_judge(plan: dict[str, Any], judging: JudgePlan) -> dict[str, Any]:
+    """The judge's seconds come after those of the arms; until then they count as spent."""
+    budget = dict(plan["budget"])
+    reserve = budget.pop("reserve")
+    budget["before"] -= judging.seconds
+    return plan | {"judge": asdict(judging), "budget": {**budget, "judge": judging.seconds, "reserve": reserve}}
 
 
 def _prompts(work: Workshop, bench: Bench) -> dict[str, Prompts]:

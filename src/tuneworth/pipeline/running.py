@@ -23,6 +23,7 @@ from tuneworth.evaluation.watching import Silent, Watcher
 from tuneworth.pipeline.advising import check_fits
 from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
+from tuneworth.pipeline.judging import check_judge, judge_arms, plan_judging
 from tuneworth.pipeline.ladder import ARMS, AT, DOCUMENTS, Arm, Taught, arms_of, known_arms, misfit
 from tuneworth.pipeline.planning import Workshop, make_plan, recipe_of
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
@@ -82,14 +83,18 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
         return
     started = None if folder.plan.is_file() else clock
     work = Workshop(task, folder, trainable(read_splits(folder), task), watcher, started, allow_code=allow_code)
+    check_judge(task, work.splits)
     if wanted("plan", folder.plan):
-        make_plan(work, clock)
+        make_plan(work, clock, plan_judging if task.judge is not None else None)
     for arm in arms_of(task).values():
         stage = "train" if arm.taught else "baseline"
         if wanted(stage, folder.arm_record(arm.name)):
             started = time.monotonic()
             run_arm(work, arm)
             folder.log("arm", name=arm.name, seconds=time.monotonic() - started)
+    if work.task.judge is not None and wanted("evaluate", folder.judge):
+        plan = read_json(folder.plan)
+        judge_arms(work, work.bench(plan["test_rows"]), plan, _seconds_left(work, plan, "judge"))
     asked = until == "probe"  # then every probe is made, at any price, and what was decided is decided again
     if asked or wanted("probe", folder.probes):
         plan = read_json(folder.plan)
@@ -104,7 +109,7 @@ def _forget_failures(task: Task, folder: RunFolder) -> None:
     """An arm that failed is not finished: the same command tries it again, and then decides again."""
     for name in arms_of(task):
         if folder.arm_record(name).is_file() and read_arm(folder, name)["status"] == "failed":
-            for path in (folder.report, folder.verdict, folder.arm_record(name)):
+            for path in (folder.report, folder.verdict, folder.judge, folder.arm_record(name)):
                 path.unlink(missing_ok=True)
 
 
@@ -193,16 +198,20 @@ def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> floa
     continued and the time it took is not known.
     """
     planned = _planned(plan, name)
-    share: float = planned * 1.05
     if work.started is None:
-        return share
+        return float(planned * 1.05)
+    return _seconds_left(work, plan, name) - float(plan["budget"][name] - planned)
+
+
+def _seconds_left(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
+    """What the run has left for a stage beside those that come after it; no bound when a run is continued."""
+    if work.started is None:
+        return math.inf
     budget = plan["budget"]
     stages = [stage for stage in budget if stage != "reserve"]
-    later = sum(budget[stage] for stage in stages[stages.index(name) + 1 :])
-    judging = budget[name] - planned
+    later = sum(budget[stage] for stage in stages[stages.index(name) + 1 :]) if name in stages else 0.0
     spent = time.monotonic() - work.started
-    left: float = work.task.budget - spent - judging - later - 0.5 * budget["reserve"]
-    return left
+    return float(work.task.budget - spent - later - 0.5 * budget["reserve"])
 
 
 def _planned(plan: Mapping[str, Any], name: str) -> float:
@@ -233,5 +242,5 @@ def _check_arms(task: Task) -> None:
             raise InputError(f"unknown arms {unknown}", where="arms", cure=f"known: {', '.join(known)}")
     if not task.data.documents and any(name.partition(AT)[0] == DOCUMENTS for name in arms_of(task)):
         raise InputError("the arm 'documents' needs a folder of texts", where="arms", cure="name it in data.documents")
-    asked = {arm.provider for arm in arms_of(task).values()}
+    asked = {arm.provider for arm in arms_of(task).values()} | {task.judge}
     check_keys({name: provider for name, provider in task.providers.items() if name in asked})

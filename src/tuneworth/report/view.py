@@ -15,7 +15,7 @@ from typing import Any
 from tuneworth.decision.wording import about, percent, usd
 from tuneworth.report.charts import Axis, Lines, Mark, Series, linear_axis, log_axis, short_count, short_usd
 from tuneworth.report.data import Document, ReportData
-from tuneworth.report.kinds import Table, fields, further_metrics, not_allowed, turns
+from tuneworth.report.kinds import Table, fields, further_metrics, judged, not_allowed, turns
 
 _DASHES = ("", "7 5", "2 5", "12 4 2 4", "1 8")
 _SEVERITIES = ("error", "warn", "info")
@@ -303,7 +303,9 @@ class View:
     @property
     def measures(self) -> Sequence[Table]:
         """Numbers beside the score, of all arms."""
-        return [table for table in (further_metrics(self.done), turns(self.done)) if table is not None]
+        return [
+            table for table in (further_metrics(self.done), judged(self.done), turns(self.done)) if table is not None
+        ]
 
     @property
     def faults(self) -> Sequence[Table]:

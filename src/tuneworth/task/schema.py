@@ -163,6 +163,9 @@ class Task(Section):
         pattern=r"^[a-z][a-z0-9-]{0,39}$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="the score that the verdict is made from: auto, a name, or your own package.module:function",
     )
+    judge: str | None = Field(
+        None, min_length=1, description="who compares texts with the wanted ones: a name of providers, or a local model"
+    )
     decision: Decision = Field(default_factory=Decision, description="what the verdict weighs")
     training: Training = Field(default_factory=Training, description="settings of the training; auto when absent")
     budget: Seconds = Field(600.0, gt=0, description="wall time of the whole run, for example 10m")
