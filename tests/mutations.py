@@ -845,6 +845,15 @@ MUTATIONS = [
         "judging costs nothing", "pipeline/judging.py",
         "None if paid is None else paid + (usd or 0.0)", "paid", "pipeline", "test_a_judge_that_agrees",
     ),
+    Mutation(
+        "calibration is made up for constrained answers", "evaluation/metrics/calibration.py",
+        'if decoding != "scored":', "if False:", "evaluation", "test_without_probabilities_of_labels",
+    ),
+    Mutation(
+        "failed rows count as sure", "evaluation/metrics/calibration.py",
+        "for answer in answers if answer.error is None]", "for answer in answers]",
+        "evaluation", "test_calibration_of_preferences",
+    ),
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from tuneworth.evaluation.classical import Classical, fit_classical
 from tuneworth.evaluation.forms import Answerer, Form
 from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import score
+from tuneworth.evaluation.metrics.calibration import KINDS, calibration
 from tuneworth.evaluation.prompts import PromptForm, Told, prompt_form
 from tuneworth.evaluation.records import Answer, Decoding
 from tuneworth.evaluation.strata import stratum
@@ -122,7 +123,9 @@ def answered(bench: Bench, model: Answerer, form: Form, examples: Sequence[Examp
 def finish(bench: Bench, name: str, family: str, answers: list[Answer], details: Mapping[str, Any]) -> None:
     """Write answers.jsonl, then arm.json."""
     write_jsonl(bench.folder.arm(name) / "answers.jsonl", (answer.to_json() for answer in answers))
-    record = {"name": name, "family": family, "status": "done", "why": None, "seed": bench.task.seed}
+    record: dict[str, Any] = {"name": name, "family": family, "status": "done", "why": None, "seed": bench.task.seed}
+    if bench.kind in KINDS:
+        record["calibration"] = calibration(answers, details["decoding"])
     write_arm(bench.folder, {**record, **summary(answers, bench.test, bench.scoring.metric, bench.classes), **details})
     bench.watcher.note(f"{name}: {bench.scoring.metric.name} {_mean(answers):.3f} on {len(answers):,} test rows")
 

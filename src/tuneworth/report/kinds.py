@@ -14,7 +14,6 @@ _PLAIN = frozenset(["length_ratio", "mean_margin", "median_margin", "references_
 _COUNTS = frozenset(["rows_that_call", "unknown_labels", "unknown_tools"])
 _NAMES = {
     "macro_f1": "F1, mean over classes",
-    "expected_calibration_error": "expected calibration error (0 % is best)",
     "micro_f1": "F1 over all labels together",
     "f1": "F1 of a row's labels",
     "hamming_loss": "wrong label decisions (0 % is best)",
@@ -83,6 +82,28 @@ def judged(arms: Sequence[Arm]) -> Table | None:
     )
     head = ["Arm", "Score", "Rows", "Without a verdict", "The same in both orders"]
     return Table("The judge", about, head, rows)
+
+
+def calibration(arms: Sequence[Arm]) -> Table | None:
+    """How sure each arm is and how often it is right; None where no arm answers with labels."""
+    known = [arm for arm in arms if arm.get("calibration")]
+    if not known:
+        return None
+    rows = []
+    for arm in known:
+        found = arm["calibration"]
+        error = found.get("error")
+        bins = "; ".join(
+            f"{percent(one['confidence'])} sure, {percent(one['right'])} right ({count(one['rows'])} rows)"
+            for one in found.get("bins") or ()
+        )
+        shown = f"not measured: {found.get('why')}" if error is None else percent(error)
+        rows.append([str(arm["name"]), shown, _count(found.get("rows")) if error is not None else "-", bins or "-"])
+    about = (
+        "The expected calibration error is how far apart being sure and being right are, over ten bins weighted by "
+        "their rows; 0 % is best. Only rows by which an arm tells a probability of its own answer count."
+    )
+    return Table("Is it right as often as it is sure?", about, ["Arm", "Error", "Rows", "Bins"], rows)
 
 
 def fields(arms: Sequence[Arm]) -> Table | None:
