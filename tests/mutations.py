@@ -854,6 +854,20 @@ MUTATIONS = [
         "for answer in answers if answer.error is None]", "for answer in answers]",
         "evaluation", "test_calibration_of_preferences",
     ),
+    Mutation(
+        "prompts that are to be alone are asked side by side", "evaluation/local.py",
+        "self._one_at_a_time(prompts, scoring, on_done) if self._alone else", "",
+        "evaluation", "test_law_35_alone_no_answer",
+    ),
+    Mutation(
+        "what an earlier prompt left behind is used for one that is to be alone", "evaluation/local.py",
+        "            self.engine().forget()\n", "", "evaluation", "test_law_35_alone_no_answer",
+    ),
+    Mutation(
+        "pairs that are to be alone are weighed side by side", "evaluation/local.py",
+        "[[example] for example in examples] if self._alone else [examples]", "[examples]",
+        "evaluation", "test_law_35_alone_no_preference",
+    ),
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,35 @@ def test_law_35_the_share_of_answers_that_turn_over_is_measured(
 
     monkeypatch.setattr(Engine, "generate", turning)
     assert local.details(FORM, EXAMPLES, scoring("generate"))["flip_rate"] > 0
+
+
+@pytest.mark.parametrize("decoding", ["scored", "constrained", "generate"])
+def test_law_35_alone_no_answer_depends_on_its_neighbours_to_the_last_bit(decoding: str) -> None:
+    folder: Any = SimpleNamespace(id="tiny", context_tokens=1024, sha256="", path=Path())
+    alone = LocalModel(folder, tiny_renderer(), tiny_model(), "cpu", alone=True)
+    rows = [replace(example, id=f"s{n}") for n, example in enumerate([*EXAMPLES, *EXAMPLES])]
+    chance = random.Random(1)
+
+    def said(examples: Sequence[Example]) -> dict[str, tuple[str, float | None]]:
+        found = alone.answer(FORM, examples, scoring(decoding))
+        return {e.id: (a.text, a.parts.get("confidence")) for e, a in zip(examples, found, strict=True)}
+
+    every = said(rows)
+    for _ in range(6):
+        some = chance.sample(rows, chance.randrange(1, len(rows)))
+        alone.chat().chat(FORM.messages(some[0]), max_new_tokens=2)  # remembers its prompt
+        assert said(some) == {example.id: every[example.id] for example in some}
+    assert all(every[f"s{n}"] == every[f"s{n + 6}"] for n in range(6))
+
+
+def test_law_35_alone_no_preference_depends_on_its_neighbours_to_the_last_bit() -> None:
+    folder: Any = SimpleNamespace(id="tiny", context_tokens=1024, sha256="", path=Path())
+    alone = LocalModel(folder, tiny_renderer(), tiny_model(), "cpu", alone=True)
+    pairs = [replace(row, rejected=Message("assistant", "no" * row.line)) for row in EXAMPLES]
+    wanted = replace(scoring("scored", ()), kind="preference")
+    every = [answer.parts for answer in alone.answer(FORM, pairs, wanted)]
+    assert [answer.parts for answer in alone.answer(FORM, pairs[::-1][:4], wanted)] == every[::-1][:4]
+    assert [alone.answer(FORM, [pair], wanted)[0].parts for pair in pairs] == every
 
 
 def test_the_engine_is_kept_until_a_tuning_comes_or_goes(local: LocalModel) -> None:

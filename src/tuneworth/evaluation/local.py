@@ -93,7 +93,12 @@ class Fit:
 class LocalModel:
     """Pre-trained weights in memory; at most one tuning is on them at a time."""
 
-    def __init__(self, folder: ModelFolder, renderer: Renderer, model: Model, device: str) -> None:
+    def __init__(
+        self, folder: ModelFolder, renderer: Renderer, model: Model, device: str, *, alone: bool = False
+    ) -> None:
+        """With `alone` every prompt is computed by itself and nothing is kept for the next one, so that an answer is
+        the same to the last bit whatever stands beside it (LAW 35), at many times the cost."""
+        self._alone = alone
         self.folder = folder
         self.renderer = renderer
         self._base = model
@@ -156,10 +161,14 @@ class LocalModel:
         A prompt that leaves no room in the context, or that the chat template refuses, is an error of its row.
         """
         if scoring.kind == "preference":
-            return self._preferred(form, examples, on_done)
+            parts = [[example] for example in examples] if self._alone else [examples]
+            return [answer for part in parts for answer in self._preferred(form, part, on_done)]
         room = self.folder.context_tokens - scoring.max_new_tokens
         asked = [self._asked(form, example, room) for example in examples]
-        written = iter(self._written([ids for ids, error in asked if error is None], scoring, on_done))
+        prompts = [ids for ids, error in asked if error is None]
+        written = iter(
+            self._one_at_a_time(prompts, scoring, on_done) if self._alone else self._written(prompts, scoring, on_done)
+        )
         return [
             next(written) if error is None else RawAnswer("", "error", _hash(ids), len(ids), 0, 0.0, error)
             for ids, error in asked
@@ -174,6 +183,11 @@ class LocalModel:
         if len(prompt) > room:
             return prompt, f"the prompt has {len(prompt)} tokens, the context leaves room for {room}"
         return prompt, None
+
+    def _one_at_a_time(self, prompts: list[list[int]], scoring: Scoring, on_done: Quiet) -> Iterator[RawAnswer]:
+        for prompt in prompts:
+            self.engine().forget()
+            yield from self._written([prompt], scoring, on_done)
 
     def _written(self, prompts: list[list[int]], scoring: Scoring, on_done: Quiet) -> Iterator[RawAnswer]:
         if scoring.decoding == "scored" and scoring.labels:

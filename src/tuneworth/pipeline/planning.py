@@ -119,7 +119,8 @@ class Workshop:
     def local(self) -> LocalModel:
         """The pre-trained model, loaded once."""
         if self._local is None:
-            self._local = local_model(self.task.models[0], self.machine, str(self.precision.value))
+            alone = self.task.training.deterministic
+            self._local = local_model(self.task.models[0], self.machine, str(self.precision.value), alone=alone)
             compile_kernels(bool(self.compiled.value), compiled_folder())
         return self._local
 
@@ -406,9 +407,11 @@ def machine_price(work: Workshop) -> Price:
     return machine_hour_price(work.task.decision.usd_per_machine_hour, work.machine.cores, len(work.machine.gpus))
 
 
-def local_model(model_id: str, machine: Machine, precision: str = "auto") -> LocalModel:
-    """A model loaded for this machine in `precision` (bf16, fp32, or what is measured to be faster)."""
+def local_model(model_id: str, machine: Machine, precision: str = "auto", *, alone: bool = False) -> LocalModel:
+    """A model loaded for this machine in `precision` (bf16, fp32, or what is measured to be faster); see LocalModel for
+    `alone`."""
     folder = find_model(model_id)
     renderer = Renderer.load(folder.path)
     dtype = DTYPES[choose_precision(machine)[0] if precision == "auto" else precision]
-    return LocalModel(folder, renderer, load_model(folder, dtype=dtype, device=machine.device), machine.device)
+    model = load_model(folder, dtype=dtype, device=machine.device)
+    return LocalModel(folder, renderer, model, machine.device, alone=alone)

@@ -141,7 +141,7 @@ class Training(Section):
     )
     seeds: int = Field(1, ge=1, le=10, description="trainings per arm; the best on validation is used")
     precision: Precision = Field("auto", description="bf16 or fp32; auto is what is measured to be faster here")
-    deterministic: bool = Field(False, description="on a GPU: the same bits each time, somewhat slower")
+    deterministic: bool = Field(False, description="the same bits each time; each prompt is asked alone, which is slow")
     trackers: list[Tracker] = Field([], description="also log to these; their libraries must be installed")
 
 
