@@ -243,7 +243,7 @@ def _least(left: float, needed: Mapping[str, int], first: Sequence[str], rates: 
     return test_rows, fixed + per_row * test_rows
 
 
-def _for_the_first(left: float, needed: Mapping[str, int], course: _Course | None, rates: Rates, rows: Rows) -> Rows:
+def _for_the_first(left: float, needed: Mapping[str, int], course: Course | None, rates: Rates, rows: Rows) -> Rows:
     """`rows` with as many test rows as let the first training begin, if giving up some of them does."""
     for share in _TEST_ROWS_KEPT if course is not None else ():
         fewer = replace(rows, test=max(min(_MINIMUM_TEST_ROWS, rows.test), round(share * rows.test)))
