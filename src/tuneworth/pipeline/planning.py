@@ -45,11 +45,12 @@ from tuneworth.models.rates import choose_precision
 from tuneworth.models.recompute import MemoryPlan
 from tuneworth.models.sources import find_model
 from tuneworth.models.tuning import FULL_METHOD, Recipe
-from tuneworth.pipeline.continuing import Start, continued, find_start
+from tuneworth.pipeline.continuing import Start, find_start
 from tuneworth.pipeline.ladder import CLASSICAL, Arm, Taught, arms_of, misfit
 from tuneworth.pipeline.preparing import Prepared, vectors_of
 from tuneworth.pipeline.probe_planning import add_probes
-from tuneworth.plan import Allotment, Prompts, Rate, Rates, Rows, Setting, TrainingPlan, allot, training_plan
+from tuneworth.pipeline.settling import settings_of
+from tuneworth.plan import Allotment, Prompts, Rate, Rates, Rows, Setting, TrainingPlan, allot
 from tuneworth.rendering import Renderer
 from tuneworth.rendering.tools import reply_text
 from tuneworth.store.atomic import read_json, write_json
@@ -118,7 +119,7 @@ class Workshop:
     def local(self) -> LocalModel:
         """The pre-trained model, loaded once."""
         if self._local is None:
-            self._local = local_model(self.task.models[0], self.machine, str(self.precision.value))
+            self._local = local_model(self.task.model, self.machine, str(self.precision.value))
             compile_kernels(bool(self.compiled.value), compiled_folder())
         return self._local
 
@@ -210,11 +211,9 @@ def _schema_of(splits: Prepared) -> dict[str, Any]:
 def make_plan(work: Workshop, clock: float) -> None:
     """Measure this machine on these rows, choose the settings, allot the budget; write plan.json."""
     bench = work.bench(len(work.splits.test))
-    chosen = continued(work.task.training, work.start)
-    width = work.local.model.config.hidden_size
-    settings = training_plan(chosen, train_rows=len(bench.train), width=width, preference=bench.kind == "preference")
+    settings = settings_of(work, bench)
     disk_bytes = _disk_bytes(work, settings)
-    memory = _memory(work, bench, settings)
+    memory = memory_of(work, bench, settings)
     rates = _measure(work, bench, settings, memory.micro_batch_tokens)
     epochs, batch_size = float(settings.epochs.value), int(settings.batch_size.value)
     wanted = dict.fromkeys(rates.train, (epochs, batch_size))
@@ -224,6 +223,7 @@ def make_plan(work: Workshop, clock: float) -> None:
     allotment = allot(work.task.budget, spent, rows, rates, wanted, prompts, work.task.training.seeds)
     plan = _plan_json(work, settings, memory, rates, allotment)
     plan["predicted"]["disk_bytes"] = disk_bytes
+    plan = _with_race(work.folder, plan)
     plan = add_probes(plan, bench, work.local, rates, len(work.splits.validation))
     write_json(work.folder.plan, plan)
     work.watcher.note(f"plan: {allotment.test_rows:,} of {rows.test:,} test rows; " + "; ".join(
@@ -245,7 +245,7 @@ def _prompts(work: Workshop, bench: Bench) -> dict[str, Prompts]:
     return found
 
 
-def _memory(work: Workshop, bench: Bench, settings: TrainingPlan) -> MemoryPlan:
+def memory_of(work: Workshop, bench: Bench, settings: TrainingPlan) -> MemoryPlan:
     """Micro-batches that fit this machine with the largest training that is wanted, behind the full prompt."""
     return work.local.memory(bench.form(FULL), bench.train, _largest(work, settings), _MICRO_BATCH_TOKENS, bench.kind)
 
@@ -254,6 +254,18 @@ def _largest(work: Workshop, settings: TrainingPlan) -> Recipe:
     """The recipe of the arm that trains most parameters."""
     all_weights = any(arm.taught.all_weights for arm in arms_of(work.task).values() if arm.taught)
     return recipe_of(settings.to_json(), all_weights, work.task.seed)
+
+
+def _with_race(folder: RunFolder, plan: dict[str, Any]) -> dict[str, Any]:
+    """`plan` with the model that a race found, and what that took of the time before the plan."""
+    if not folder.race.is_file():
+        return plan
+    race = read_json(folder.race)
+    before = plan["budget"]["before"]
+    took = min(before, race["seconds"])
+    model = Setting(race["winner"], f"{race['why']} (override: models)", "race").to_json()
+    budget = {"before": before - took, "race": took} | {k: v for k, v in plan["budget"].items() if k != "before"}
+    return plan | {"settings": {"model": model, **plan["settings"]}, "budget": budget}
 
 
 def _disk_bytes(work: Workshop, settings: TrainingPlan) -> int:
@@ -292,7 +304,7 @@ def _measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: 
             model = work.model_of(arm)
             answer[arm.name] = model.answer_rate(dearest, sample, model.suited(bench.scoring))
         elif arm.taught and not _same_as_short(bench, arm.taught):
-            answer[arm.name], train[arm.name] = _training_rates(work, bench, settings, arm.taught, most_tokens)
+            answer[arm.name], train[arm.name] = training_rates(work, bench, settings, arm.taught, most_tokens)
         work.watcher.advance(2)
     # Fitting grows with rows and labels; BANKING77 (9,800 rows, 77 labels) takes 11 to 15 s on one core.
     classical = 1.0 + 2.5e-5 * len(bench.train) * max(2, len(bench.scoring.labels)) if CLASSICAL in arms else 0.0
@@ -307,7 +319,7 @@ def _same_as_short(bench: Bench, taught: Taught) -> bool:
     )
 
 
-def _training_rates(
+def training_rates(
     work: Workshop, bench: Bench, settings: TrainingPlan, taught: Taught, most_tokens: int
 ) -> tuple[Rate, float]:
     """Wall seconds of answering as tuned, and of training a row."""

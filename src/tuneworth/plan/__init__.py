@@ -2,20 +2,25 @@
 
 from tuneworth.plan.budget import EVALUATIONS, Allotment, Prompts, Rate, Rates, Rows, Trained, allot
 from tuneworth.plan.halving import rounds, rows_asked
+from tuneworth.plan.racing import Pace, Round, next_round, race_limit
 from tuneworth.plan.settings import Setting, TrainingPlan, from_openai, training_plan
 
 __all__ = [
     "EVALUATIONS",
     "Allotment",
+    "Pace",
     "Prompts",
     "Rate",
     "Rates",
+    "Round",
     "Rows",
     "Setting",
     "Trained",
     "TrainingPlan",
     "allot",
     "from_openai",
+    "next_round",
+    "race_limit",
     "rounds",
     "rows_asked",
     "training_plan",

@@ -7,6 +7,7 @@
   arms/<arm>/          arm.json (written last: marks the arm as finished), answers.jsonl,
                        model/, training/metrics.jsonl, checkpoints/; where probed: robustness.json,
                        forgetting.json, out_of_scope.json, learning_curve.json (of a classical arm)
+  race.json            which of several models won    race/         their trainings
   probes.json          which probes were made   curve/        trainings of the learning curve
   learning_curve.json  of the best fine-tuned arm
   log.jsonl            what happened when           .lock         held while a process works on the run
@@ -58,6 +59,11 @@ class RunFolder:
     def plan(self) -> Path:
         """Settings, reasons, budget."""
         return self.path / "plan.json"
+
+    @property
+    def race(self) -> Path:
+        """Which pre-trained model won the race among several, and by what; only where there was one."""
+        return self.path / "race.json"
 
     @property
     def probes(self) -> Path:
