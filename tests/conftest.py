@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -35,3 +37,15 @@ def _own_looks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     from tuneworth.store import looks
 
     monkeypatch.setattr(looks, "cache_folder", lambda: tmp_path_factory.mktemp("looks"))
+
+
+@pytest.fixture
+def compiled() -> Iterator[None]:
+    """Kernels are compiled."""
+    from tuneworth.models import kernels
+
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("there is no C++ compiler on this machine")
+    assert kernels.compile_kernels(True)
+    yield
+    kernels.compile_kernels(False)

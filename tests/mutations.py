@@ -814,6 +814,61 @@ MUTATIONS = [
         "while least > left and len(needed) > 1:", "while False:",
         "plan", "test_a_budget_that_cannot_ask_every_prompt",
     ),
+    Mutation(
+        "test rows make no room for the first training", "plan/budget.py",
+        "for share in _TEST_ROWS_KEPT if course is not None else ():", "for share in ():",
+        "plan", "test_test_rows_make_room_for_a_first_training",
+    ),
+    Mutation(
+        "a lone token sees one key too few", "models/single.py",
+        "values[:, None, :length]", "values[:, None, :length].roll(1, 2)",
+        "models", "test_law_6_the_logits_of_a_compiled_token_are_exact",
+        "hosted training: a job whose reply was lost is begun again", "inference/hosted_jobs.py",
+        "if tried and (known := self.find(training_file)) is not None:",
+        "if tried and (known := None) is not None:",
+        "evaluation/test_hosted_training.py", "reply_was_lost",
+    ),
+    Mutation(
+        "hosted training: the request is not marked before it is sent", "evaluation/hosted_tuned.py",
+        'write_json(path, record | {"tried": True})  #', "write_json(path, record)  #",
+        "evaluation/test_hosted_training.py", "killed",
+    ),
+    Mutation(
+        "hosted training: trained behind another prompt than asked", "evaluation/hosted_tuned.py",
+        '    return {"messages": plain}', '    return {"messages": [m for m in plain if m["role"] != "system"]}',
+        "evaluation/test_hosted_training.py", "test_law_2",
+    ),
+    Mutation(
+        "distilled: requests that are held out are taught", "data/unlabelled.py",
+        "        if text in hidden:", "        if False:", "data/test_unlabelled.py", "test_what_is_left_out",
+    ),
+    Mutation(
+        "distilled: requests that are nearly held out are taught", "data/unlabelled.py",
+        "if number not in near)", "if True)", "pipeline/test_distilled.py", "nothing_held_out",
+    ),
+    Mutation(
+        "distilled: short requests are not compared", "data/unlabelled.py",
+        "agreement[np.minimum(sizes, len(text)) < SHORTEST] = 1.0", "pass", "data/test_unlabelled.py", "test_law_50",
+    ),
+    Mutation(
+        "distilled: the teacher is chosen on test (law 7)", "pipeline/teaching.py",
+        '    known = record["settings"].get("validation_score")', '    known = record["score"]',
+        "pipeline/test_distilled.py", "test_law_7",
+    ),
+    Mutation(
+        "distilled: answers that were cut off are taught", "evaluation/distilled.py",
+        'if answer.finish_reason != "stop":', "if False:", "pipeline/test_distilled.py", "nothing_held_out",
+    ),
+    Mutation(
+        "distilled: the teacher costs nothing", "pipeline/teaching.py",
+        '"usd": None if None in paid else sum(usd for usd in paid if usd is not None),', '"usd": 0.0,',
+        "pipeline/test_distilled.py", "nothing_held_out",
+    ),
+    Mutation(
+        "hosted training: naming the arm is permission to pay", "pipeline/running.py",
+        "if arm.taught_there and arm.provider and task.providers[arm.provider].fine_tune is None:", "if False:",
+        "pipeline/test_arms_of_a_run.py", "test_a_training_that_is_paid_for",
+    ),
 ]  # fmt: skip
 
 

@@ -14,7 +14,9 @@ from measured import Job
 
 from tuneworth.inference import Engine, Request
 from tuneworth.inference.choosing import ChoiceTree
+from tuneworth.models.kernels import compile_kernels
 from tuneworth.models.loading import load_model
+from tuneworth.models.machine import compiled_folder
 from tuneworth.models.sources import find_model
 
 
@@ -23,6 +25,7 @@ def main() -> None:
     job = Job(sys.argv[1])
     torch.set_num_threads(job.threads)
     model = load_model(find_model(str(job.model)), dtype=job.settings["precision"], device="cpu")
+    compile_kernels(True, compiled_folder())
     engine = Engine(model, end_id=job.end_id)
 
     def answer(prompts: Sequence[list[int]], limits: Sequence[int]) -> list[list[int]]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -140,15 +138,6 @@ def test_law_6_fused_blocks_generate_what_plain_ones_do(kind: str) -> None:
     assert fused_layers(model) == 2
     found = Engine(model, end_id=4).generate(prompts, max_new_tokens=8)
     assert [answer.ids for answer in found] == [answer.ids for answer in plain]
-
-
-@pytest.fixture
-def compiled() -> Iterator[None]:
-    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        pytest.skip("there is no C++ compiler on this machine")
-    assert kernels.compile_kernels(True)
-    yield
-    kernels.compile_kernels(False)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, at its import

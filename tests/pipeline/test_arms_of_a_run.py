@@ -13,6 +13,7 @@ from test_run import write_rows
 from tiny import tiny_model, write_tokenizer
 from tuneworth.data import Example
 from tuneworth.errors import InputError
+from tuneworth.evaluation import hosted_tuned
 from tuneworth.pipeline import running
 from tuneworth.pipeline.ladder import ARMS, arms_of, known_arms
 from tuneworth.store.atomic import read_jsonl
@@ -129,9 +130,56 @@ def test_the_ladder_is_one_table_from_cheap_to_dear_and_providers_add_to_it() ->
         "classical", "zero-shot", "few-shot", "reworded", "retrieved", "searched", "lora-short", "lora-full",
     ]  # fmt: skip
     assert [name for name in arms_of(job) if "@" in name] == ["zero-shot@a", "few-shot@a", "retrieved@a"]
-    assert {name for name in known_arms(job) if "@" in name} == {f"{n}@a" for n, arm in ARMS.items() if arm.asked}
+    prompting = {f"{n}@a" for n, arm in ARMS.items() if arm.asked}
+    assert {name for name in known_arms(job) if "@" in name} == {*prompting, "hosted-tuned@a"}
+    paid = load_task(None, {"providers": {"a": {"base_url": "http://x", "model": "m", "fine_tune": True}}})
+    assert list(arms_of(paid)) == [*arms_of(job), "hosted-tuned@a"]  # last: it trains there while others train here
     families = [arm.family for arm in known_arms(job).values()]
     assert families == sorted(families, key=["classical", "prompt", "fine-tune"].index)
+
+
+def test_a_hosted_training_goes_from_upload_to_verdict_and_a_continued_run_waits_for_the_same_job(
+    place: Path, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosted_tuned, "FIRST_PAUSE", 0.01)
+    status, jobs = "running", 0
+
+    def there(method: str, path: str, body: Any) -> dict[str, Any]:
+        nonlocal jobs
+        if path.endswith("/chat/completions"):
+            return clever(method, path, body) if body["model"] == "ft:m:7" else completion("pay")
+        if path.endswith("/files"):
+            return {"id": "file-1"}
+        jobs += method == "POST"
+        ended = {"fine_tuned_model": "ft:m:7", "trained_tokens": 4000} if status == "succeeded" else {}
+        return {"id": "job-1", "status": status, "training_file": "file-1", **ended}
+
+    with serving(there) as server:
+        prices = {"usd_per_million_trained": 25.0, "usd_per_million_input": 3.0, "usd_per_million_output": 12.0}
+        provider = {"base_url": server.base_url, "model": "m", "api_key_env": "THEIR_KEY", "fine_tune": prices}
+        names = ["classical", "zero-shot@them", "hosted-tuned@them"]
+        job = task(place, server.base_url, arms=names, **{"providers": {"them": provider}})
+        monkeypatch.setattr(running, "_waiting_seconds", lambda *_: 0.0)
+        run = running.run(job, out=tmp_path / "run")
+        assert "job job-1 goes on there (it is running)" in run.arm("hosted-tuned@them")["why"]
+        assert statuses(run) == {"classical": "done", "zero-shot@them": "done", "hosted-tuned@them": "failed"}
+        status = "succeeded"
+        run = running.run(job, out=tmp_path / "run")
+        assert jobs == 1
+    assert list(run.plan["budget"])[:4] == ["before", *names]
+    (arm,) = [arm for arm in run.verdict["arms"] if arm["name"] == "hosted-tuned@them"]
+    assert (arm["status"], arm["family"], arm["usd_to_build"]) == ("done", "fine-tune", pytest.approx(0.1))
+    assert arm["usd_per_1k_requests"] == pytest.approx(1000 * (11 * 3.0 + 3 * 12.0) / 1e6)
+    assert arm["score"] > run.arm("zero-shot@them")["score"]
+    assert "hosted-tuned@them" in run.report.read_text("utf-8")
+
+
+def test_a_training_that_is_paid_for_is_refused_when_only_its_arm_is_named(
+    place: Path, tmp_path: Path, key: str
+) -> None:
+    with pytest.raises(InputError, match=r"arms: .*hosted-tuned@them.*set providers.them.fine_tune to true"):
+        running.run(task(place, "http://127.0.0.1:9/v1", arms=["hosted-tuned@them"]), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_trained_arm_with_examples_does_not_learn_the_rows_that_it_shows(place: Path, tmp_path: Path) -> None:

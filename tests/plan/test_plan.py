@@ -100,6 +100,17 @@ def test_when_time_is_very_short_one_test_subset_serves_all_arms() -> None:
     assert 100 <= plan.test_rows < ROWS.test
 
 
+def test_test_rows_make_room_for_a_first_training_that_just_misses_its_least() -> None:
+    full = {budget: allot(budget, 10, ROWS, rates(), WANTED, PROMPTS) for budget in range(70, 130)}
+    trained = [budget for budget, plan in full.items() if plan.trainings]
+    # From the first budget with a training on every longer one has it, and what it cost are test rows, half at most.
+    assert trained == list(range(trained[0], 130))
+    first, before = full[trained[0]], full[trained[0] - 1]
+    assert before.test_rows / 2 <= first.test_rows < before.test_rows
+    assert "lora-short" in before.skipped and first.trainings["lora-short"].epochs >= 0.5
+    assert full[129].test_rows > first.test_rows
+
+
 def test_a_budget_that_cannot_ask_every_prompt_leaves_out_the_dearest_and_says_what_would_do() -> None:
     dear = Rates({**rates().answer, "few-shot": Rate(once=1.0, a_row=5.0)}, rates().train, rates().classical)
     plan = allot(200, 10, ROWS, dear, WANTED, PROMPTS)

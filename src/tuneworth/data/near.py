@@ -63,15 +63,21 @@ def near_pairs(stack: Stack) -> Pairs:
     return Pairs(pairs[kept, 0], pairs[kept, 1], similarity[kept])
 
 
-def similarities(ones: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:
-    """The similarity of each pair of texts in normal form; 0 when it is below `SIMILAR` or nothing but numbers differ.
-
-    "12 apples" and "15 apples" are two questions, however long the rest is.
-    """
+def likeness(ones: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:
+    """The similarity of each pair of texts in normal form; 0 when it is below `SIMILAR`."""
     cut_ones, cut_others = ([text[:COMPARED] for text in texts] for texts in (ones, others))
     found: NDArray[np.float32] = cpdist(
         cut_ones, cut_others, scorer=Levenshtein.normalized_similarity, score_cutoff=SIMILAR, workers=-1
     )
+    return found
+
+
+def similarities(ones: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:
+    """As `likeness`, and 0 when nothing but numbers differ.
+
+    "12 apples" and "15 apples" are two questions, however long the rest is.
+    """
+    found = likeness(ones, others)
     for place in np.flatnonzero(found).tolist():
         if _DIGITS.sub("0", ones[place]) == _DIGITS.sub("0", others[place]):
             found[place] = 0

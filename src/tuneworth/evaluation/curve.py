@@ -48,7 +48,9 @@ def classical_curve(
 
 
 def finalist(records: Sequence[Mapping[str, Any]]) -> str | None:
-    """The fine-tuned arm that did best on validation, of which the curve is drawn; None when none is done."""
-    done = [r for r in records if r["family"] == "fine-tune" and r["status"] == "done"]
+    """The arm fine-tuned here that did best on validation, of which the curve is drawn; None when none is done. A
+    distilled arm learns more than the training rows, of which the curve tells."""
+    done = [r for r in records if r["family"] == "fine-tune" and r["status"] == "done" and not r.get("provider")]
+    done = [r for r in done if "teacher" not in r["settings"]]
     best = max(done, key=lambda record: float(record["settings"]["validation_score"]), default=None)
     return None if best is None else str(best["name"])

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -48,6 +49,12 @@ def endpoint_of(name: str, provider: Provider) -> Endpoint:
     return Endpoint(name, provider.base_url, provider.model, key or None)
 
 
+def told(form: Form, example: Example) -> list[dict[str, Any]]:
+    """The messages that a hosted model is sent. Tools are told in plain text, as to a local model whose template knows
+    none, so that all arms read the same."""
+    return without_tools(form.messages(example), example.tool_definitions)
+
+
 class HostedModel:
     """An `Answerer` behind an endpoint. Its answers are generated freely: labels are asked for, not enforced."""
 
@@ -70,9 +77,7 @@ class HostedModel:
         on_done: Callable[[int], None] = lambda rows: None,
     ) -> list[RawAnswer]:
         """Answers in order; requests whose reply is known are not sent again, the same request is sent once."""
-        # Tools are told in plain text, as to a local model whose template knows none, so that all arms read the same.
-        told = [without_tools(form.messages(example), example.tool_definitions) for example in examples]
-        requests = [Request(tuple(messages), scoring.max_new_tokens) for messages in told]
+        requests = [Request(tuple(told(form, example)), scoring.max_new_tokens) for example in examples]
         return [
             raw_answer(reply, request) for request, reply in zip(requests, self.ask(requests, on_done), strict=True)
         ]

@@ -29,8 +29,20 @@ _VALUES = ("step", "best_step", "best_score", "seconds", "improved_step", "recen
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """What was done before a training could begin: rows that it learns beside those of train, what making them cost in
+    seconds of this machine and in USD beside (None where a price is not known), and what arm.json tells of it."""
+
+    rows: tuple[Example, ...] = ()
+    seconds: float = 0.0
+    usd: float | None = 0.0
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """How an arm is trained: prompt form, loop settings, recipe (whose seed is the first of `seeds`), provenance."""
+    """How an arm is trained: prompt form, loop settings, recipe (whose seed is the first of `seeds`), provenance, and
+    what came before."""
 
     form: Form
     settings: Settings
@@ -39,6 +51,7 @@ class Job:
     recompute: bool = False
     trackers: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    before: Before = field(default_factory=Before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,7 @@ def tuned_arm(bench: Bench, name: str, local: LocalModel, job: Job) -> None:
     The seeds, and of each the best step, are chosen by score on validation rows.
     """
     home, form = bench.folder.arm(name), job.form
+    bench = replace(bench, train=(*bench.train, *job.before.rows))
     shown = {shot.id for shot in form.shots}  # its answer stands in every prompt, so there is nothing to learn in it
     learnt = [example for example in bench.train if example.id not in shown]
     rows, too_long = local.learnable(form, learnt, bench.kind, bench.task.training.turns)
@@ -77,8 +91,9 @@ def tuned_arm(bench: Bench, name: str, local: LocalModel, job: Job) -> None:
         answers = answered(bench, local, form, bench.test)
         details = {
             "seed": best.seed,
-            "settings": _settings(job, attempts, best, len(rows)) | {"rows_too_long": len(too_long)},
-            "build_seconds": sum(attempt.seconds for attempt in attempts),
+            "settings": _settings(job, attempts, best, len(rows)) | {"rows_too_long": len(too_long), **job.before.told},
+            "build_seconds": job.before.seconds + sum(attempt.seconds for attempt in attempts),
+            "build_usd": job.before.usd,
             **model_details(bench, local, form),
         }
     finish(bench, name, "fine-tune", answers, details)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tuneworth.models.attention import Branches, attend_rows, padded_slots
+from tuneworth.models.single import Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,13 @@ class RowCache:
             branches=self._branches,
         ).flatten(0, 1)
         return (out if self._fill is None else out.index_select(0, self._back))[None]
+
+    def lone(self) -> list[Slots]:
+        """See models.attention.Layout."""
+        alone = len(self._starts) == 1 and self._branches is None and not self.prefix.tokens
+        if not alone or not self._keys or self._longest < 2:
+            return []
+        return Slots.of([x[self._first] for x in self._keys], [x[self._first] for x in self._values], self._longest)
 
     def _allocate(self, layer: int, like: Tensor) -> None:
         """Room for a layer's keys and values [K, P, D], as reserved."""

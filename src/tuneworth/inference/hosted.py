@@ -38,6 +38,23 @@ class Endpoint:
     model: str
     key: str | None = field(default=None, repr=False)
 
+    def client(self, timeout_seconds: float, retries: int) -> openai.OpenAI:
+        """The SDK's client: everything is named, so that nothing meant for another endpoint is read from OPENAI_*.
+        Every request takes `left_out` as its extra headers."""
+        return openai.OpenAI(
+            base_url=self.base_url, api_key=self.key or "none", timeout=timeout_seconds, max_retries=retries
+        )
+
+    @property
+    def left_out(self) -> Any:
+        """Headers that are not sent, though the environment or the SDK would."""
+        without = ["OpenAI-Organization", "OpenAI-Project", *([] if self.key else ["Authorization"])]
+        return dict.fromkeys(without, openai.omit)
+
+    def clean(self, text: str) -> str:
+        """`text` without the key."""
+        return text.replace(self.key, "[key]") if self.key else text
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -72,19 +89,12 @@ class HostedChat:
         self._limit_name = "max_tokens"
         self._greedy = True
 
-    def _client(self) -> openai.OpenAI:
-        """The SDK's client: everything is named, so that nothing meant for another endpoint is read from OPENAI_*."""
-        key = self.endpoint.key or "none"
-        return openai.OpenAI(
-            base_url=self.endpoint.base_url, api_key=key, timeout=self._timeout, max_retries=self._retries
-        )
-
     def _ask(self, client: openai.OpenAI, request: Request) -> Reply:
         """One reply; never raises for what the endpoint does."""
         start = time.perf_counter()
         try:
             body = self._post(client, request)
-            return read_reply(body, time.perf_counter() - start, self._clean)
+            return read_reply(body, time.perf_counter() - start, self.endpoint.clean)
         except openai.APIError as error:
             return self._failed(error_text(error, self._timeout), start)
         except Exception as error:  # the transport's own errors are not all the SDK's
@@ -98,7 +108,7 @@ class HostedChat:
         replies: list[Reply | None] = [None] * len(requests)
         failures, hopeless = 0, ""
         with (
-            self._client() as client,
+            self.endpoint.client(self._timeout, self._retries) as client,
             _Workers(lambda index: self._ask(client, requests[index]), len(requests)) as workers,
         ):
             for _ in requests:
@@ -112,8 +122,6 @@ class HostedChat:
         return [reply or Reply("", "error", None, None, 0.0, f"{NOT_ASKED}{hopeless}") for reply in replies]
 
     def _post(self, client: openai.OpenAI, request: Request) -> bytes:
-        without = ["OpenAI-Organization", "OpenAI-Project", *([] if self.endpoint.key else ["Authorization"])]
-        omitted: Any = dict.fromkeys(without, openai.omit)
         for _ in range(3):
             options: dict[str, Any] = {self._limit_name: request.max_new_tokens}
             if self._greedy:
@@ -122,7 +130,7 @@ class HostedChat:
                 raw = client.chat.completions.with_raw_response.create(
                     model=self.endpoint.model,
                     messages=[dict(message) for message in request.messages],  # type: ignore[misc]
-                    extra_headers=omitted,
+                    extra_headers=self.endpoint.left_out,
                     **options,
                 )
                 return bytes(raw.http_response.content)
@@ -142,11 +150,7 @@ class HostedChat:
         return False
 
     def _failed(self, why: str, start: float) -> Reply:
-        return Reply("", "error", None, None, time.perf_counter() - start, self._clean(why))
-
-    def _clean(self, text: str) -> str:
-        key = self.endpoint.key
-        return text.replace(key, "[key]") if key else text
+        return Reply("", "error", None, None, time.perf_counter() - start, self.endpoint.clean(why))
 
 
 def read_reply(body: bytes, seconds: float, clean: Callable[[str], str] = str) -> Reply:

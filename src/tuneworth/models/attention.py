@@ -21,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from tuneworth.errors import InputError
+from tuneworth.models.single import Slots
 
 ATTENTION = "tuneworth"
 # Scores that are in memory at one time: few enough for the cache, many enough for the products.
@@ -36,6 +37,10 @@ class Layout(Protocol):
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
     ) -> Tensor:
         """query [1, H, T, D], key and value [1, K, T, D] become the output [1, T, H, D]."""
+        ...
+
+    def lone(self) -> list[Slots]:
+        """Where each layer keeps the only row, if the pass is one more token of it and it sees all of them; else []."""
         ...
 
 

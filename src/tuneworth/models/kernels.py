@@ -50,17 +50,36 @@ def compile_kernels(wanted: bool, folder: Path | None = None) -> bool:
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` on its first call, if kernels are compiled, for tensors of any length over 1."""
-    compiled: list[Callable[P, R]] = []
+    run = _compiling(function, dynamic=True)
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         # A length of 1 would be compiled anew: PyTorch takes 0 and 1 for constants.
-        if not _Compiling.wanted or 1 in args[0].shape:  # type: ignore[attr-defined]
+        return function(*args, **kwargs) if 1 in args[0].shape else run(*args, **kwargs)  # type: ignore[attr-defined]
+
+    return call
+
+
+def kernel_of_one(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile `function` for a single token, once for each set of shapes; see `kernel`."""
+    return _compiling(function, dynamic=None)
+
+
+def kernels_compiled() -> bool:
+    """Whether kernels are compiled."""
+    return _Compiling.wanted
+
+
+def _compiling(function: Callable[P, R], *, dynamic: bool | None) -> Callable[P, R]:
+    compiled: list[Callable[P, R]] = []
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not _Compiling.wanted or torch.compiler.is_compiling():
             return function(*args, **kwargs)
         if not compiled:
-            compiled.append(torch.compile(function, dynamic=True))
+            compiled.append(torch.compile(function, dynamic=dynamic, fullgraph=True))
         try:
             return compiled[0](*args, **kwargs)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
             _log.warning("kernels run uncompiled, a bit slower: %s", str(error).splitlines()[0])
             _Compiling.wanted, _Compiling.failed = False, True
             return function(*args, **kwargs)
@@ -132,7 +151,7 @@ def rotate_to_slots(
     heads = wide.shape[1] // size - 2 * kv_heads
     turned = slotted[:, : (heads + kv_heads) * size].unflatten(1, (-1, size))
     if cos is not None and sin is not None:
-        turned = _rotated(turned, cos[slots], sin[slots])
+        turned = rotated(turned, cos[slots], sin[slots])
     query = turned[:, :heads].unflatten(1, (kv_heads, -1)).transpose(0, 1)
     key = turned[:, heads:].transpose(0, 1)
     value = slotted[:, (heads + kv_heads) * size :].unflatten(1, (-1, size)).transpose(0, 1)
@@ -143,7 +162,7 @@ def rotate_to_slots(
 def rotate(wide: Tensor, cos: Tensor, sin: Tensor, kv_heads: int, size: int) -> Tensor:
     """Heads side by side, wide [T, (H + 2 K) D], with queries and keys rotated by cos and sin [T, D]."""
     turned = wide[:, : wide.shape[1] - kv_heads * size].unflatten(1, (-1, size))
-    return torch.cat([_rotated(turned, cos, sin).flatten(1), wide[:, wide.shape[1] - kv_heads * size :]], 1)
+    return torch.cat([rotated(turned, cos, sin).flatten(1), wide[:, wide.shape[1] - kv_heads * size :]], 1)
 
 
 @kernel
@@ -157,7 +176,7 @@ def rotate_from_slots(
     return torch.cat([turned, value[:, back].transpose(0, 1)], 1).flatten(1)
 
 
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x [N, heads, D] turned by the angles of its tokens, cos and sin [N, D]."""
     first, second = x.to(precise(x)).chunk(2, -1)
     half = first.shape[-1]
@@ -167,7 +186,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _rotated_back(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The transpose of `_rotated`."""
+    """The transpose of `rotated`."""
     first, second = x.to(precise(x)).chunk(2, -1)
     half = first.shape[-1]
     c, s = cos[:, None].to(first.dtype), sin[:, None].to(first.dtype)

@@ -27,7 +27,8 @@ from torch.nn.functional import linear, rms_norm
 
 from tuneworth.models.attention import Layout
 from tuneworth.models.blocks import KNOWN_BLOCKS, window_of
-from tuneworth.models.kernels import rotate, swiglu_into
+from tuneworth.models.kernels import kernels_compiled, rotate, swiglu_into
+from tuneworth.models.single import SingleToken, project_single
 
 _KNOWN_MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 _PACKED_FOR_ROWS = 16  # which order oneDNN chooses hardly depends on it
@@ -142,8 +143,17 @@ class PackedDecoder:
         assert self._project is not None
         x: Tensor = self._body.embed_tokens(ids)
         cos, sin = (angle[0] for angle in self._body.rotary_emb(x[None], positions[None]))
-        for block in self._blocks:
-            x = block(x, (cos, sin), layout, adapters)
+        lone = len(ids) == 1 and x.device.type == "cpu" and kernels_compiled()
+        slots = layout.lone() if lone and not any(block.window for block in self._blocks) else []
+        if slots:
+            adapter = None if adapters is None else int(adapters[0])
+            for block, own in zip(self._blocks, slots, strict=True):
+                x = block.single(x, (cos, sin), own, adapter)
+            if allowed is None:
+                return project_single(x, self._body.norm, self._head.weight)
+        else:
+            for block in self._blocks:
+                x = block(x, (cos, sin), layout, adapters)
         x = _norm(x[wanted], self._body.norm)
         return self._project(x) if allowed is None else linear(x, self._head.weight[allowed])
 
@@ -160,7 +170,8 @@ class _Block:
         self._down = _Projection([mlp.down_proj], names)
         self._index, self._scaling = attention.layer_idx, attention.scaling
         self._kv_heads, self._size = attention.k_proj.out_features // attention.head_dim, attention.head_dim
-        self._window = window_of(layer)
+        self.window = window_of(layer)
+        self.single = SingleToken(layer, names)
 
     def __call__(self, x: Tensor, angles: tuple[Tensor, Tensor], layout: Layout, adapters: Tensor | None) -> Tensor:
         """x [T, H] -> [T, H]."""
@@ -168,7 +179,7 @@ class _Block:
         heads = rotate(wide, *angles, self._kv_heads, self._size).unflatten(1, (-1, self._size)).transpose(0, 1)[None]
         count = heads.shape[1] - 2 * self._kv_heads
         query, key, value = heads.split([count, self._kv_heads, self._kv_heads], 1)
-        attended = layout.attend(self._index, query, key, value, self._scaling, self._window)[0].flatten(1)
+        attended = layout.attend(self._index, query, key, value, self._scaling, self.window)[0].flatten(1)
         x = x + self._out(attended, adapters)
         opened = self._gate_up(_norm(x, self._norms[1]), adapters)
         inside = opened.new_empty(len(opened), opened.shape[1] // 2)

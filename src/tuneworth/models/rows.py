@@ -31,6 +31,7 @@ from tuneworth.models.kernels import (
     softmax_of_own,
     tokens_of,
 )
+from tuneworth.models.single import Slots
 
 # On processors plain matrix products beat PyTorch's fused attention up to some length, most of all backward: 27 ms a
 # layer against 10 ms at 650 tokens (docs/log.md). Long segments are taken in blocks, so that causality halves the work;
@@ -111,6 +112,10 @@ class Tree:
         wide = torch.cat([query[0], key[0], value[0]]).transpose(0, 1).flatten(1)
         out = self.attend_wide(wide, None, (kv_heads, size), scaling, window)
         return out.view(1, len(wide), -1, size)
+
+    def lone(self) -> list[Slots]:
+        """See models.attention.Layout."""
+        return []
 
     def attend_wide(
         self,

@@ -44,7 +44,8 @@ def find_start(chosen: Training, base: ModelFolder) -> Start | None:
     run = Path(chosen.from_)
     folder = RunFolder.existing(run)
     records = [read_arm(folder, name) for name in folder.arm_names()]
-    tuned = [record for record in records if record["family"] == "fine-tune" and record["status"] == "done"]
+    done = [record for record in records if record["family"] == "fine-tune" and record["status"] == "done"]
+    tuned = [record for record in done if not record.get("provider")]  # a hosted model's weights are not ours
     if not tuned:
         raise InputError(
             "this run has no finished fine-tuned arm to continue from",

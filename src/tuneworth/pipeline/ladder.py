@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 
 CLASSICAL, ZERO_SHOT, FEW_SHOT, RETRIEVED = "classical", "zero-shot", "few-shot", "retrieved"
 REWORDED, SEARCHED, DOCUMENTS = "reworded", "searched", "documents"
+HOSTED_TUNED = "hosted-tuned"
 LORA_SHORT, LORA_FULL, LORA_FEW_SHOT = "lora-short", "lora-full", "lora-few-shot"
 WEIGHTS_SHORT, WEIGHTS_FULL = "weights-short", "weights-full"
+DISTILLED = "distilled"
 AT = "@"
-"""Between a prompting arm and the provider whose model it asks: `few-shot@gpt`."""
+"""Between an arm and the provider whose model it asks: `few-shot@gpt`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +50,26 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """A trained arm: the form it is trained and judged behind, whether all weights are trained or an adapter, and how
-    many training rows every prompt shows (those are not trained on)."""
+    """A trained arm: the form it is trained and judged behind, whether all weights are trained or an adapter, how many
+    training rows every prompt shows (those are not trained on), and whether it also learns what the best prompting arm
+    answers to requests without labels."""
 
     form: str
     all_weights: bool = False
     shots: int = 0
+    distils: bool = False
 
     def form_of(self, bench: Bench) -> PromptForm:
         """The prompt form, on the rows of `bench`."""
         form = bench.form(self.form)
         return with_shots(form, bench.train, self.shots, bench.task.seed, bench.kind) if self.shots else form
+
+
+@dataclass(frozen=True, slots=True)
+class TaughtThere:
+    """A hosted model that its provider trains: the form that it is trained and judged behind."""
+
+    form: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,7 @@ class Arm:
 
     name: str
     family: Family
-    way: Asked | Taught | None = None
+    way: Asked | Taught | TaughtThere | None = None
     auto: Callable[[Task], bool] = lambda task: True
     provider: str | None = None
 
@@ -82,6 +93,11 @@ class Arm:
         """How it is trained, if it is."""
         return self.way if isinstance(self.way, Taught) else None
 
+    @property
+    def taught_there(self) -> TaughtThere | None:
+        """How its provider trains it, if it does."""
+        return self.way if isinstance(self.way, TaughtThere) else None
+
 
 def _trains_all(task: Task) -> bool:
     return task.training.method == FULL_METHOD
@@ -92,6 +108,7 @@ def _trains_adapters(task: Task) -> bool:
 
 
 _NOT_HOSTED = ("tools", "preference")  # calls are no text, and a preference is read from likelihoods
+_NOT_DISTILLED = (*_NOT_HOSTED, "chat")  # requests are single messages, without tools, and no pairs
 
 LADDER = (
     Arm(CLASSICAL, "classical"),
@@ -134,6 +151,12 @@ LADDER = (
     Arm(LORA_FEW_SHOT, "fine-tune", Taught(SHORT, shots=8), lambda task: False),
     Arm(WEIGHTS_SHORT, "fine-tune", Taught(SHORT, all_weights=True), _trains_all),
     Arm(WEIGHTS_FULL, "fine-tune", Taught(FULL, all_weights=True), _trains_all),
+    Arm(
+        DISTILLED,
+        "fine-tune",
+        Taught(SHORT, distils=True),
+        lambda task: task.data.traffic is not None and _trains_adapters(task),
+    ),
 )
 """Every arm that the local model and scikit-learn can be, in the order in which they run."""
 
@@ -141,16 +164,20 @@ ARMS = {arm.name: arm for arm in LADDER}
 
 
 def known_arms(task: Task) -> dict[str, Arm]:
-    """The ladder, and each prompting arm again for every provider, before the trained arms."""
+    """The ladder, with each prompting arm again for every provider before the trained arms, and the hosted trainings
+    behind them: these go on at their endpoints while this machine trains."""
     hosted = [_at(arm, name) for name in task.providers for arm in LADDER if arm.asked]
+    tuned = [_tuned_at(name) for name in task.providers]
     first_trained = next(index for index, arm in enumerate(LADDER) if arm.taught)
-    return {arm.name: arm for arm in (*LADDER[:first_trained], *hosted, *LADDER[first_trained:])}
+    return {arm.name: arm for arm in (*LADDER[:first_trained], *hosted, *LADDER[first_trained:], *tuned)}
 
 
 def misfit(arm: Arm, kind: str) -> str | None:
     """Why an arm cannot do answers of `kind`, if it cannot."""
     if arm.provider is not None and kind in _NOT_HOSTED:
         return f"hosted models are not asked for answers of kind {kind} yet"
+    if arm.taught and arm.taught.distils and kind in _NOT_DISTILLED:
+        return f"answers of kind {kind} are not taught from requests"
     return None
 
 
@@ -173,3 +200,12 @@ def _at(arm: Arm, provider: str) -> Arm:
         auto=(lambda task: False) if arm.name in (REWORDED, SEARCHED) else arm.auto,
         provider=provider,
     )
+
+
+def _tuned_at(provider: str) -> Arm:
+    """The fine-tuned model of a provider that the task lets train: what is paid for is never begun without that."""
+
+    def wanted(task: Task) -> bool:
+        return task.providers[provider].fine_tune is not None
+
+    return Arm(f"{HOSTED_TUNED}{AT}{provider}", "fine-tune", TaughtThere(SHORT), wanted, provider)

@@ -7,7 +7,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from tuneworth.evaluation.arms import Bench, model_decoding, stratified
 from tuneworth.evaluation.documents import Passages
 from tuneworth.evaluation.forms import Answerer
 from tuneworth.evaluation.hosted import HostedModel, endpoint_of
+from tuneworth.evaluation.hosted_tuned import Trainer
 from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import check_metric, choose_metric
 from tuneworth.evaluation.metrics.jsontext import parse_json
@@ -31,6 +32,7 @@ from tuneworth.evaluation.prompts import FULL, SHORT, Told
 from tuneworth.evaluation.retrieved import Neighbours
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.inference.hosted import HostedChat
+from tuneworth.inference.hosted_jobs import HostedJobs
 from tuneworth.models.kernels import compile_kernels
 from tuneworth.models.loading import load_model
 from tuneworth.models.machine import (
@@ -46,17 +48,30 @@ from tuneworth.models.recompute import MemoryPlan
 from tuneworth.models.sources import find_model
 from tuneworth.models.tuning import FULL_METHOD, Recipe
 from tuneworth.pipeline.continuing import Start, find_start
-from tuneworth.pipeline.ladder import CLASSICAL, Arm, Taught, arms_of, misfit
+from tuneworth.pipeline.ladder import AT, CLASSICAL, DISTILLED, LORA_SHORT, Arm, Taught, arms_of, misfit
 from tuneworth.pipeline.preparing import Prepared, vectors_of
 from tuneworth.pipeline.probe_planning import add_probes
 from tuneworth.pipeline.settling import settings_of
-from tuneworth.plan import Allotment, Prompts, Rate, Rates, Rows, Setting, TrainingPlan, allot
+from tuneworth.plan import (
+    TEACHING,
+    Allotment,
+    Course,
+    Prompts,
+    Rate,
+    Rates,
+    Rows,
+    Setting,
+    Teachers,
+    TrainingPlan,
+    allot,
+    with_teaching,
+)
 from tuneworth.rendering import Renderer
 from tuneworth.rendering.tools import reply_text
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.replies import Replies
 from tuneworth.store.run import RunFolder
-from tuneworth.task import Task
+from tuneworth.task import FineTune, Provider, Task
 
 _VALIDATION_ROWS, _VALIDATION_ROWS_OF_TEXT = 200, 64  # a text takes as long as dozens of labels
 _MEASURED_ROWS_OF_TEXT = 6
@@ -128,10 +143,27 @@ class Workshop:
         if arm.provider is None:
             return self.local
         if arm.provider not in self._hosted:
-            provider = self.task.providers[arm.provider]
-            replies = Replies(self.folder.replies(arm.provider))
-            self._hosted[arm.provider] = HostedModel(HostedChat(endpoint_of(arm.provider, provider)), replies, provider)
+            self._hosted[arm.provider] = self._hosted_model(arm.provider, self.task.providers[arm.provider])
         return self._hosted[arm.provider]
+
+    def trainer_of(self, arm: Arm) -> Trainer:
+        """The provider that trains for an arm, and how the model that comes of it is asked: at prices of its own."""
+        assert arm.provider is not None
+        name, provider = arm.provider, self.task.providers[arm.provider]
+        prices = provider.fine_tune or FineTune()
+
+        def model_named(model: str) -> HostedModel:
+            tuned = {
+                "model": model,
+                "usd_per_million_input": prices.usd_per_million_input,
+                "usd_per_million_output": prices.usd_per_million_output,
+            }
+            return self._hosted_model(name, provider.model_copy(update=tuned))
+
+        return Trainer(HostedJobs(endpoint_of(name, provider)), provider, model_named)
+
+    def _hosted_model(self, name: str, provider: Provider) -> HostedModel:
+        return HostedModel(HostedChat(endpoint_of(name, provider)), Replies(self.folder.replies(name)), provider)
 
     @property
     def neighbours(self) -> Neighbours:
@@ -216,11 +248,15 @@ def make_plan(work: Workshop, clock: float) -> None:
     memory = memory_of(work, bench, settings)
     rates = _measure(work, bench, settings, memory.micro_batch_tokens)
     epochs, batch_size = float(settings.epochs.value), int(settings.batch_size.value)
-    wanted = dict.fromkeys(rates.train, (epochs, batch_size))
+    wanted = {arm: (epochs, batch_size) for arm in rates.train if arm != DISTILLED}
     rows = Rows(len(bench.train), len(bench.validation), len(bench.test))
     prompts = _prompts(work, bench)
     spent = time.monotonic() - clock
     allotment = allot(work.task.budget, spent, rows, rates, wanted, prompts, work.task.training.seeds)
+    if DISTILLED in rates.train:
+        course = Course(epochs, batch_size, work.task.training.seeds, rates.answer[DISTILLED], rates.train[DISTILLED])
+        teachers = _teachers(work, rates, allotment)
+        allotment = with_teaching(allotment, DISTILLED, rows, len(work.splits.unlabelled), teachers, course)
     plan = _plan_json(work, settings, memory, rates, allotment)
     plan["predicted"]["disk_bytes"] = disk_bytes
     plan = _with_race(work.folder, plan)
@@ -242,7 +278,16 @@ def _prompts(work: Workshop, bench: Bench) -> dict[str, Prompts]:
             available, wanted = len(arm.asked.forms(work, bench)), arm.asked.prompts
             forms = tuple(sorted({min(count, available) for count in wanted.forms}, reverse=True))
             found[arm.name] = Prompts(forms, wanted.optional and work.task.arms == "auto")
+        elif arm.taught_there and not misfit(arm, bench.kind):
+            found[arm.name] = Prompts()  # it answers test; how long its endpoint trains beside us nobody knows
     return found
+
+
+def _teachers(work: Workshop, rates: Rates, allotment: Allotment) -> Teachers:
+    """The prompting arms that are planned, of which the best will teach."""
+    asked = {arm.name: rates.answer[arm.name] for arm in arms_of(work.task).values() if arm.asked}
+    planned = {arm: rate for arm, rate in asked.items() if arm in allotment.forms}
+    return Teachers(planned, tuple(arm for arm in planned if allotment.forms[arm] == 1))
 
 
 def memory_of(work: Workshop, bench: Bench, settings: TrainingPlan) -> MemoryPlan:
@@ -303,12 +348,27 @@ def _measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: 
             dearest = arm.asked.forms(work, bench)[-1]
             model = work.model_of(arm)
             answer[arm.name] = model.answer_rate(dearest, sample, model.suited(bench.scoring))
+        elif arm.taught_there and not misfit(arm, bench.kind):
+            answer[arm.name] = _rate_there(work, bench, arm, answer)
+        elif arm.taught and arm.taught.distils and (misfit(arm, bench.kind) or LORA_SHORT in train):
+            if LORA_SHORT in train and not misfit(arm, bench.kind):  # the same training on more rows
+                answer[arm.name], train[arm.name] = answer[LORA_SHORT], train[LORA_SHORT]
         elif arm.taught and not _same_as_short(bench, arm.taught):
             answer[arm.name], train[arm.name] = training_rates(work, bench, settings, arm.taught, most_tokens)
         work.watcher.advance(2)
     # Fitting grows with rows and labels; BANKING77 (9,800 rows, 77 labels) takes 11 to 15 s on one core.
     classical = 1.0 + 2.5e-5 * len(bench.train) * max(2, len(bench.scoring.labels)) if CLASSICAL in arms else 0.0
     return Rates(answer, train, classical)
+
+
+def _rate_there(work: Workshop, bench: Bench, arm: Arm, known: Mapping[str, Rate]) -> Rate:
+    """How fast a provider's model will answer when it is tuned: as fast as before, measured on another of its arms."""
+    assert arm.taught_there is not None
+    there = next((rate for name, rate in known.items() if name.endswith(f"{AT}{arm.provider}")), None)
+    if there is not None:
+        return there
+    model = work.model_of(arm)
+    return model.answer_rate(bench.form(arm.taught_there.form), _sample(bench), model.suited(bench.scoring))
 
 
 def _same_as_short(bench: Bench, taught: Taught) -> bool:
@@ -373,13 +433,20 @@ def _plan_json(
             "peak_bytes": max(used, memory.peak_bytes),  # what was used while measuring is needed in any case
             "usd": planned / 3600 * price.usd_per_machine_hour,
         },
-        "budget": dict(allotment.seconds),
+        "budget": _in_order(allotment.seconds, list(arms_of(work.task))),
         "test_rows": allotment.test_rows,
         "forms": dict(allotment.forms),
         "trainings": {arm: asdict(trained) for arm, trained in allotment.trainings.items()},
         "skipped": dict(allotment.skipped),
+        "taught": allotment.taught,
         "machine": work.machine.to_json(),
     }
+
+
+def _in_order(seconds: Mapping[str, float], arms: Sequence[str]) -> dict[str, float]:
+    """Seconds by stage, the stages in the order in which they run."""
+    stages = [stage for arm in arms for stage in ((TEACHING, arm) if arm == DISTILLED else (arm,))]
+    return {stage: seconds[stage] for stage in ("before", *stages, "reserve") if stage in seconds}
 
 
 def machine_price(work: Workshop) -> Price:

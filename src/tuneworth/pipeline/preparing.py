@@ -7,8 +7,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tuneworth.data.clusters import near_clusters
 from tuneworth.data.documents import documents_sha256
 from tuneworth.data.registered import content_sha256, data_file, data_set_of, pinned
 from tuneworth.data.requests import read_requests
+from tuneworth.data.unlabelled import unseen_requests
 from tuneworth.data.vectors import Vectorise, default_vectors
 from tuneworth.errors import InputError, MachineError
 from tuneworth.evaluation.watching import Watcher
@@ -42,6 +43,9 @@ class Prepared:
     data_set: dict[str, Any] | None
     columns: tuple[str, str] | None = None
     """The names of the input and answer columns, of a table."""
+    unlabelled: tuple[Example, ...] = ()
+    """Requests of `data.traffic` that are no row's, in a seeded order."""
+    requests_left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -118,6 +122,8 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     labels = _labels(task, kind, rows["train"])
     for name, examples in rows.items():
         write_jsonl(folder.splits / f"{name}.jsonl", (example.to_json() for example in examples))
+    asked = unseen_requests(traffic, rows["train"], [*rows["validation"], *rows["test"]], task.seed)
+    write_jsonl(folder.splits / "unlabelled.jsonl", (request.to_json() for request in asked.rows))
     write_jsonl(folder.splits / "removed.jsonl", (removal.to_json() for removal in cleaned.removed))
     write_json(folder.audit, {"schema": "tuneworth.audit/1", **found.to_json()})
     shape = {
@@ -128,6 +134,7 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
         "shape": reading.shape.to_json(),
         "rows": {name: len(examples) for name, examples in rows.items()},
         "removed": len(cleaned.removed),
+        "unlabelled": {"rows": len(asked.rows), "left_out": dict(asked.left_out)},
         "why": [*parts.why, *cleaned.notes],
     }
     write_json(folder.splits / "splits.json", {"schema": "tuneworth.splits/1", **shape})
@@ -174,9 +181,9 @@ def read_splits(folder: RunFolder) -> Prepared:
     """The rows that `prepare` wrote."""
     about = read_json(folder.splits / "splits.json")
     shape = about["shape"]
+    names = ("train", "validation", "test", *(("unlabelled",) if "unlabelled" in about else ()))
     rows = {
-        name: tuple(Example.from_json(row) for row in read_jsonl(folder.splits / f"{name}.jsonl"))
-        for name in ("train", "validation", "test")
+        name: tuple(Example.from_json(row) for row in read_jsonl(folder.splits / f"{name}.jsonl")) for name in names
     }
     return Prepared(
         **rows,
@@ -185,6 +192,7 @@ def read_splits(folder: RunFolder) -> Prepared:
         data_sha256=about["data_sha256"],
         data_set=about.get("data_set"),
         columns=(shape["input"], shape["output"]) if shape["rows"] == "table" and shape["input"] else None,
+        requests_left_out=about.get("unlabelled", {}).get("left_out", {}),
     )
 
 

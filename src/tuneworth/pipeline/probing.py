@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from tuneworth.pipeline.curve_drawing import draw_classical_curve, draw_curve
 from tuneworth.pipeline.ladder import arms_of
 from tuneworth.pipeline.planning import Workshop
 from tuneworth.pipeline.probe_planning import predicted
+from tuneworth.pipeline.teaching import form_again
 from tuneworth.plan.budget import reserve_seconds
 from tuneworth.plan.probing import (
     AT_ONCE,
@@ -113,11 +114,8 @@ class Stage:
         """
         if record.get("provider"):
             raise CannotAskError("a hosted model is paid for each request, so it is not asked more than the arm needs")
-        arm = arms_of(self.work.task)[record["name"]]
-        forms: Sequence[Form] = [self.bench.form(arm.taught.form)] if arm.taught else []
-        forms = arm.asked.forms(self.work, self.bench) if arm.asked else forms
-        form = next((form for form in forms if form.name == record["form"]), None)
-        if form is None or form.messages(self.bench.test[0]) != record["prompt"]:
+        form = form_again(self.work, self.bench, record)
+        if form is None:
             raise CannotAskError("its prompt cannot be made again from the task and its rows")
         return form
 
@@ -233,7 +231,9 @@ def _strangers_json(found: Strangers, confidence: float) -> dict[str, Any]:
 def _forgetting(stage: Stage) -> str | None:
     """General knowledge before and after, of each fine-tuned arm, into forgetting.json."""
     folder, watcher, local = stage.work.folder, stage.work.watcher, stage.work.local
-    tuned = [record["name"] for record in stage.records if record["family"] == "fine-tune"]
+    tuned = [
+        record["name"] for record in stage.records if record["family"] == "fine-tune" and not record.get("provider")
+    ]
     missing = [name for name in tuned if not (folder.arm(name) / "forgetting.json").is_file()]
     if not tuned:
         return "no arm was fine-tuned"

@@ -6,6 +6,7 @@ was stopped anywhere, and a finished one returns at once.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -16,22 +17,24 @@ from tuneworth.data.registered import pinned
 from tuneworth.errors import InputError
 from tuneworth.evaluation.arms import Bench, classical_arm, leave_out
 from tuneworth.evaluation.hosted import check_keys
+from tuneworth.evaluation.hosted_tuned import TrainingFailed, begin_training, hosted_tuned_arm
 from tuneworth.evaluation.prompted import prompt_arm
 from tuneworth.evaluation.tracking import check_trackers
-from tuneworth.evaluation.tuned import Job, tuned_arm
+from tuneworth.evaluation.tuned import Before, Job, tuned_arm
 from tuneworth.evaluation.watching import Silent, Watcher
 from tuneworth.pipeline.advising import check_fits
 from tuneworth.pipeline.candidates import check_race
 from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
-from tuneworth.pipeline.ladder import ARMS, AT, DOCUMENTS, Arm, Taught, arms_of, known_arms, misfit
+from tuneworth.pipeline.ladder import ARMS, AT, DISTILLED, DOCUMENTS, Arm, Taught, arms_of, known_arms, misfit
 from tuneworth.pipeline.planning import Workshop, make_plan, recipe_of
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.probing import run_probes
 from tuneworth.pipeline.racing import settled
 from tuneworth.pipeline.reporting import write_report
+from tuneworth.pipeline.teaching import NothingTaughtError, teach
 from tuneworth.pipeline.trainable import trainable
-from tuneworth.plan import EVALUATIONS
+from tuneworth.plan import EVALUATIONS, TEACHING
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import Task, load_task
@@ -87,9 +90,15 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
     work = Workshop(task, folder, trainable(read_splits(folder), task), watcher, started, allow_code=allow_code)
     if wanted("plan", folder.plan):
         make_plan(work, clock)
+
+    def due(arm: Arm) -> bool:
+        return wanted("train" if arm.taught or arm.taught_there else "baseline", folder.arm_record(arm.name))
+
     for arm in arms_of(task).values():
-        stage = "train" if arm.taught else "baseline"
-        if wanted(stage, folder.arm_record(arm.name)):
+        if arm.taught_there and due(arm):
+            _begin_there(work, arm)
+    for arm in arms_of(task).values():
+        if due(arm):
             started = time.monotonic()
             run_arm(work, arm)
             folder.log("arm", name=arm.name, seconds=time.monotonic() - started)
@@ -121,10 +130,30 @@ def run_arm(work: Workshop, arm: Arm) -> None:
     elif arm.asked:
         forms = arm.asked.forms(work, bench)[: plan["forms"][arm.name]]
         prompt_arm(bench, arm.name, work.model_of(arm), forms)
+    elif arm.taught and arm.taught.distils:
+        try:
+            before = teach(work, bench, arm.name, plan["taught"])
+        except NothingTaughtError as nothing:
+            leave_out(bench, arm.name, arm.family, str(nothing))
+        else:
+            tuned_arm(bench, arm.name, work.local, _job(work, bench, plan, arm.name, before))
     elif arm.taught:
         tuned_arm(bench, arm.name, work.local, _job(work, bench, plan, arm.name))
+    elif arm.taught_there:
+        form, seconds = bench.form(arm.taught_there.form), _waiting_seconds(work, plan, arm.name)
+        hosted_tuned_arm(bench, arm.name, work.trainer_of(arm), form, seconds)
     else:
         classical_arm(bench, arm.name)
+
+
+def _begin_there(work: Workshop, arm: Arm) -> None:
+    """Begin a hosted training before all other arms, so that it goes on while these take their time."""
+    plan = read_json(work.folder.plan)
+    bench = work.bench(plan["test_rows"])
+    assert arm.taught_there is not None
+    if _left_out(work, plan, arm) is None:
+        with contextlib.suppress(TrainingFailed):  # the arm tries again in its turn, and then says why
+            begin_training(bench, arm.name, work.trainer_of(arm), bench.form(arm.taught_there.form))
 
 
 def _left_out(work: Workshop, plan: Mapping[str, Any], arm: Arm) -> str | None:
@@ -134,23 +163,34 @@ def _left_out(work: Workshop, plan: Mapping[str, Any], arm: Arm) -> str | None:
     if arm.name in plan["skipped"]:
         return str(plan["skipped"][arm.name])
     if arm.taught and arm.name not in plan["trainings"]:
-        return "the short and the full prompt are the same for this task"
+        same = "the short and the full prompt are the same for this task"
+        return "the plan of this run was made before there was such an arm" if arm.taught.distils else same
     dispensable = arm.taught or (arm.asked and arm.asked.prompts.optional and work.task.arms == "auto")
     return _too_late(work, plan, arm.name) if dispensable else None
 
 
-def _job(work: Workshop, bench: Bench, plan: Mapping[str, Any], name: str) -> Job:
+def _job(work: Workshop, bench: Bench, plan: Mapping[str, Any], name: str, before: Before | None = None) -> Job:
     start, training, taught = work.start, work.task.training, ARMS[name].taught
     assert taught is not None
     return Job(
         form=taught.form_of(bench),
-        settings=_settings(work, plan, name, taught),
+        settings=_settings(work, _learning(plan, name, len(bench.train), before), name, taught),
         recipe=recipe_of(plan["settings"], taught.all_weights, work.task.seed, start.folder if start else None),
         seeds=training.seeds,
         recompute=plan["settings"]["recompute"]["value"] == "on",
         trackers=training.trackers,
         provenance=start.provenance() if start else {},
+        before=before or Before(),
     )
+
+
+def _learning(plan: Mapping[str, Any], name: str, rows: int, before: Before | None) -> Mapping[str, Any]:
+    """`plan` with the steps of a distilled arm's training for the answers that a teacher really gave."""
+    if before is None:
+        return plan
+    planned = plan["trainings"][name]
+    steps = max(1, round(planned["steps"] * (rows + len(before.rows)) / (rows + plan["taught"])))
+    return {**plan, "trainings": {**plan["trainings"], name: {**planned, "steps": steps}}}
 
 
 def _settings(work: Workshop, plan: Mapping[str, Any], name: str, taught: Taught) -> Settings:
@@ -208,6 +248,14 @@ def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> floa
     return left
 
 
+def _waiting_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
+    """How long a hosted training is waited for: as long as the budget lasts beside what is still to come. A continued
+    run, whose time is not known, waits as long as a whole budget."""
+    if work.started is None:
+        return work.task.budget
+    return max(0.0, _maximum_seconds(work, plan, name) - _planned(plan, name))
+
+
 def _planned(plan: Mapping[str, Any], name: str) -> float:
     """Seconds planned for a training without its judging, or for a whole prompting arm."""
     seconds: float = plan["trainings"][name]["seconds"] if name in plan["trainings"] else plan["budget"][name]
@@ -217,6 +265,8 @@ def _planned(plan: Mapping[str, Any], name: str) -> float:
 def _too_late(work: Workshop, plan: Mapping[str, Any], name: str) -> str | None:
     """Why a planned training or dispensable prompt cannot begin any more, if earlier stages took its time."""
     planned, left = _planned(plan, name), _maximum_seconds(work, plan, name)
+    if name == DISTILLED and work.started is not None:
+        left -= plan["budget"][TEACHING]
     if left >= _LEAST_SHARE * planned:
         return None
     return (
@@ -237,5 +287,15 @@ def _check_arms(task: Task) -> None:
             raise InputError(f"unknown arms {unknown}", where="arms", cure=f"known: {', '.join(known)}")
     if not task.data.documents and any(name.partition(AT)[0] == DOCUMENTS for name in arms_of(task)):
         raise InputError("the arm 'documents' needs a folder of texts", where="arms", cure="name it in data.documents")
+    if not task.data.traffic and DISTILLED in arms_of(task):
+        cure = "name a file of requests in data.traffic, or leave the arm out"
+        raise InputError(f"the arm '{DISTILLED}' needs requests without labels", where="arms", cure=cure)
     asked = {arm.provider for arm in arms_of(task).values()}
+    for arm in arms_of(task).values():
+        if arm.taught_there and arm.provider and task.providers[arm.provider].fine_tune is None:
+            raise InputError(
+                f"the arm '{arm.name}' uploads your rows and pays for a training, which the task does not allow",
+                where="arms",
+                cure=f"set providers.{arm.provider}.fine_tune to true, or leave the arm out",
+            )
     check_keys({name: provider for name, provider in task.providers.items() if name in asked})

@@ -1,13 +1,16 @@
 """Settings with reasons, and the budget allotted before anything starts. What is measured comes in as numbers."""
 
-from tuneworth.plan.budget import EVALUATIONS, Allotment, Prompts, Rate, Rates, Rows, Trained, allot
+from tuneworth.plan.budget import EVALUATIONS, Allotment, Course, Prompts, Rate, Rates, Rows, Trained, allot
 from tuneworth.plan.halving import rounds, rows_asked
 from tuneworth.plan.racing import Pace, Round, next_round, race_limit
 from tuneworth.plan.settings import Setting, TrainingPlan, from_openai, training_plan
+from tuneworth.plan.teaching import TEACHING, Teachers, with_teaching
 
 __all__ = [
     "EVALUATIONS",
+    "TEACHING",
     "Allotment",
+    "Course",
     "Pace",
     "Prompts",
     "Rate",
@@ -15,6 +18,7 @@ __all__ = [
     "Round",
     "Rows",
     "Setting",
+    "Teachers",
     "Trained",
     "TrainingPlan",
     "allot",
@@ -24,4 +28,5 @@ __all__ = [
     "rounds",
     "rows_asked",
     "training_plan",
+    "with_teaching",
 ]

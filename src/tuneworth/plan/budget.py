@@ -1,7 +1,8 @@
 """The wall time of a run, allotted before anything starts: which rows are asked, which arms run, how long they train.
 
 When time is short one seeded test subset serves all arms, the short form is trained before the full one, and an arm
-that cannot be afforded is skipped with the reason. Nothing else shrinks.
+that cannot be afforded is skipped with the reason. Where the first training just misses what it takes at least, test
+rows make room for it, up to half of them: without it there is no question to answer. Nothing else shrinks.
 
 Who goes first: the classical arm and the plain prompts, then the first training with all its epochs, since without
 those there is no question to answer; then dearer prompts in order of cost; then further trainings. A dearer prompt that
@@ -23,6 +24,7 @@ _RESERVE_SHARE, _RESERVE_SECONDS = 0.03, 6.0  # verdict, report, saving; and mac
 _SLACK = 1.12  # measured rates are of a few batches; later ones may be slower
 _TEST_SHARE = 0.4  # answering may take this much of the time before the test set is cut to a subset
 _MINIMUM_TEST_ROWS = 100
+_TEST_ROWS_KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # while the first training does not fit
 _MINIMUM_STEPS = 20
 _MINIMUM_EPOCHS = 0.5
 _SMALL_SHARE = 0.1  # a dearer prompt of at most this share of the budget may take from the first training
@@ -73,7 +75,7 @@ class Trained:
 @dataclass(frozen=True, slots=True)
 class Allotment:
     """Seconds of each stage, rows of the test subset, how many forms each prompting arm chooses among, trainings by
-    arm, and arms left out with the reason.
+    arm, arms left out with the reason, and how many requests a teacher answers for a distilled arm.
     """
 
     seconds: Mapping[str, float]
@@ -81,6 +83,7 @@ class Allotment:
     forms: Mapping[str, int]
     trainings: Mapping[str, Trained]
     skipped: Mapping[str, str]
+    taught: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +133,10 @@ def allot(
         )
     rows = replace(rows, test=test_rows)
     courses = {
-        arm: _Course(epochs, batch_size, seeds, rates.answer[arm], rates.train[arm])
+        arm: Course(epochs, batch_size, seeds, rates.answer[arm], rates.train[arm])
         for arm, (epochs, batch_size) in wanted.items()
     }
+    rows = _for_the_first(left, needed, next(iter(courses.values()), None), rates, rows)
     seconds, forms = {}, {}
     for arm, count in needed.items():
         seconds[arm] = _asking(rates.answer[arm], count, rows)
@@ -160,11 +164,11 @@ def allot(
     ordered = {"before": spent_seconds, "classical": rates.classical}
     ordered |= {arm: seconds[arm] for arm in (*prompts, *courses) if arm in seconds}
     ordered["reserve"] = budget_seconds - sum(ordered.values())
-    return Allotment(ordered, test_rows, forms, trainings, skipped)
+    return Allotment(ordered, rows.test, forms, trainings, skipped)
 
 
 @dataclass(frozen=True, slots=True)
-class _Course:
+class Course:
     """A training that is wanted, and the measured rates of its arm."""
 
     epochs: float
@@ -237,6 +241,16 @@ def _least(left: float, needed: Mapping[str, int], first: Sequence[str], rates: 
     per_row = sum(rate.a_row * _SLACK for rate in asked)
     test_rows = _test_rows(left, fixed, per_row, rows.test)
     return test_rows, fixed + per_row * test_rows
+
+
+def _for_the_first(left: float, needed: Mapping[str, int], course: Course | None, rates: Rates, rows: Rows) -> Rows:
+    """`rows` with as many test rows as let the first training begin, if giving up some of them does."""
+    for share in _TEST_ROWS_KEPT if course is not None else ():
+        fewer = replace(rows, test=max(min(_MINIMUM_TEST_ROWS, rows.test), round(share * rows.test)))
+        asking = sum(_asking(rates.answer[arm], count, fewer) for arm, count in needed.items())
+        if course is not None and isinstance(course.fit(left - asking, fewer), Trained):
+            return fewer
+    return rows
 
 
 def _test_rows(left: float, choosing: float, per_row: float, available: int) -> int:

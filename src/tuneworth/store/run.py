@@ -5,7 +5,9 @@
   audit.json           findings on the data         verdict.json  which arm to use and why
   splits/              train, validation, test      report.html   the same for people
   arms/<arm>/          arm.json (written last: marks the arm as finished), answers.jsonl,
-                       model/, training/metrics.jsonl, checkpoints/; where probed: robustness.json,
+                       model/, training/metrics.jsonl, checkpoints/; of a hosted training job.json and
+                       the uploaded training.jsonl, validation.jsonl; of a distilled one taught.jsonl,
+                       teaching.json; where probed: robustness.json,
                        forgetting.json, out_of_scope.json, learning_curve.json (of a classical arm)
   race.json            which of several models won    race/         their trainings
   probes.json          which probes were made   curve/        trainings of the learning curve

@@ -12,7 +12,7 @@ from tuneworth.task.reference import (
     parse_reference,
     set_reference,
 )  # fmt: skip
-from tuneworth.task.schema import Columns, Decision, Provider, Task, Training, format_seconds, parse_seconds
+from tuneworth.task.schema import Columns, Decision, FineTune, Provider, Task, Training, format_seconds, parse_seconds
 
 __all__ = [
     "NAME",
@@ -20,6 +20,7 @@ __all__ = [
     "PARTS",
     "Columns",
     "Decision",
+    "FineTune",
     "Provider",
     "Reference",
     "Task",

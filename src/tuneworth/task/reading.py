@@ -32,8 +32,9 @@ def load_task(path: Path | None, overrides: Mapping[str, Any] | None = None) -> 
                 name = data.get(key)
                 if isinstance(name, str) and not (data_reference(name, path.parent) or is_hub_id(name, path.parent)):
                     data[key] = str((path.parent / name).resolve())
-            if isinstance(data.get("documents"), str):
-                data["documents"] = str((path.parent / data["documents"]).resolve())
+            for key in ("traffic", "documents"):
+                if isinstance(data.get(key), str):
+                    data[key] = str((path.parent / data[key]).resolve())
         training = content.get("training")
         if isinstance(training, dict) and isinstance(training.get("from"), str):
             training["from"] = str((path.parent / training["from"]).resolve())

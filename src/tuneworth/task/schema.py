@@ -68,7 +68,10 @@ class Data(Section):
     validation: str | None = Field(None, description="rows for choosing; split off train when absent")
     test: str | None = Field(None, description="rows for judging; split off train when absent")
     test_share: float = Field(0.2, ge=0.01, le=0.5, description="share of the rows that is split off for judging")
-    traffic: str | None = Field(None, description="a sample of real requests; the audit says which are not covered")
+    traffic: str | None = Field(
+        None,
+        description="a sample of real requests: which are not covered, and (arm distilled) to be answered and learnt",
+    )
     documents: str | None = Field(None, description="a folder of texts (.txt, .md): prompting with passages is an arm")
     columns: Columns = Field(default_factory=Columns, description="which column is what; guessed if absent")
 
@@ -81,12 +84,26 @@ class Prompt(Section):
     )
 
 
+class FineTune(Section):
+    usd_per_million_trained: float | None = Field(None, ge=0, description="price of a million tokens trained on")
+    usd_per_million_input: float | None = Field(None, ge=0, description="of a million tokens the tuned model reads")
+    usd_per_million_output: float | None = Field(None, ge=0, description="of a million tokens the tuned model writes")
+
+
 class Provider(Section):
     base_url: str = Field(description="where the endpoint is, for example https://api.openai.com/v1")
     model: str = Field(min_length=1, description="the model's name there")
     api_key_env: str | None = Field(None, description="environment variable that holds the key; none is sent if absent")
     usd_per_million_input: float | None = Field(None, ge=0, description="price of a million tokens read")
     usd_per_million_output: float | None = Field(None, ge=0, description="price of a million tokens written")
+    fine_tune: FineTune | None = Field(
+        None, description="true, or the prices: upload train and validation rows and pay for a training there"
+    )
+
+    @field_validator("fine_tune", mode="before")
+    @classmethod
+    def _is_wanted(cls, value: object) -> object:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
     @field_validator("base_url")
     @classmethod

@@ -1,0 +1,145 @@
+"""A decoder block for a single token, compiled: a request that is answered alone.
+
+With one token a product is one pass over its weights and nothing else, so the time is that of reading memory and
+whatever comes on top. Here a block is one compiled function: it reads the weights once, as they lie in the layers (no
+copy), adds up in float32, and writes the token's key and value where they stay. Against oneDNN's products and some
+forty operations between them a token takes half the time (docs/log.md).
+
+Shapes: H features, I inputs, O outputs, R ranks of an adapter, V tokens in the vocabulary; the rest as in
+models/attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import Tensor
+from torch.nn.functional import silu
+
+from tuneworth.models.kernels import kernel_of_one, precise, rotated
+
+Low = tuple[Tensor, Tensor, Tensor]  # A [R, I], B [O, R], its scale [1]
+Part = tuple[Tensor, Tensor | None, tuple[Low, ...]]  # W [O, I], its bias [O], the adapters that answer
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Where the keys and values of a lone row are: a layer's [K, S, D], of which the first N are used, the last of them
+    by the token itself. `used` [N] is there for its length, which is no constant to the compiler.
+    """
+
+    keys: Tensor
+    values: Tensor
+    used: Tensor
+
+    @classmethod
+    def of(cls, keys: Sequence[Tensor], values: Sequence[Tensor], used: int) -> list[Slots]:
+        """Those of every layer."""
+        length = torch.empty(used)
+        for tensor, dimension in ((length, 0), *((tensor, 1) for tensor in (*keys, *values))):
+            torch._dynamo.mark_dynamic(tensor, dimension)
+        return [cls(key, value, length) for key, value in zip(keys, values, strict=True)]
+
+
+class SingleToken:
+    """One decoder block."""
+
+    def __init__(self, layer: Any, names: Sequence[str]) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+        self._linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+        self._norms = layer.input_layernorm, layer.post_attention_layernorm
+        self._scaling = attention.scaling
+        self._names = names
+        self._parts: dict[int | None, tuple[Part, ...]] = {}
+
+    def __call__(self, x: Tensor, angles: tuple[Tensor, Tensor], slots: Slots, adapter: int | None) -> Tensor:
+        """x [1, H] -> [1, H]; fills the token's slot. `adapter` is a number in `names`, -1 for none, None for the
+        active ones.
+        """
+        first, second = self._norms
+        return _block(
+            x, first.weight, second.weight, first.variance_epsilon, self._of(adapter), *angles,
+            slots.keys, slots.values, slots.used, self._scaling,
+        )  # fmt: skip
+
+    def _of(self, adapter: int | None) -> tuple[Part, ...]:
+        if adapter not in self._parts:
+            self._parts[adapter] = tuple(self._part(linear, adapter) for linear in self._linears)
+        return self._parts[adapter]
+
+    def _part(self, linear: Any, adapter: int | None) -> Part:
+        if not isinstance(linear, LoraLinear):
+            return linear.weight, linear.bias, ()
+        base: Any = linear.base_layer
+        wanted = linear.active_adapters if adapter is None else [] if adapter < 0 else [self._names[adapter]]
+        lows = tuple(
+            (linear.lora_A[name].weight, linear.lora_B[name].weight, base.weight.new_tensor([linear.scaling[name]]))
+            for name in wanted
+            if name in linear.lora_A
+        )
+        return base.weight, base.bias, lows
+
+
+def project_single(x: Tensor, norm: Any, weight: Tensor) -> Tensor:
+    """Logits [1, V] of the last block's x [1, H]."""
+    return _normed_product(x, norm.weight, norm.variance_epsilon, weight)
+
+
+@kernel_of_one
+def _block(
+    x: Tensor,
+    norm: Tensor,
+    norm_mlp: Tensor,
+    epsilon: float,
+    parts: tuple[Part, ...],
+    cos: Tensor,
+    sin: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    used: Tensor,
+    scaling: float,
+) -> Tensor:
+    query, key, value, out, gate, up, down = parts
+    kv_heads, _, size = keys.shape
+    length = used.shape[0]
+    y = _norm(x, norm, epsilon)
+    q = rotated(_product(y, query).view(1, -1, size), cos, sin).view(kv_heads, -1, 1, size)
+    turned = rotated(_product(y, key).view(1, -1, size), cos, sin)
+    keys.narrow(1, length - 1, 1).copy_(turned.transpose(0, 1))
+    values.narrow(1, length - 1, 1).copy_(_product(y, value).view(kv_heads, 1, size))
+    seen, found = keys[:, None, :length].to(precise(q)), values[:, None, :length].to(precise(q))
+    weights = torch.softmax((q.to(seen.dtype) * seen).sum(-1) * scaling, -1)
+    attended = (weights[..., None] * found).sum(2).to(x.dtype).view(1, -1)
+    x = x + _product(attended, out)
+    y = _norm(x, norm_mlp, epsilon)
+    return x + _product(silu(_product(y, gate)) * _product(y, up), down)
+
+
+@kernel_of_one
+def _normed_product(x: Tensor, norm: Tensor, epsilon: float, weight: Tensor) -> Tensor:
+    return _sums(_norm(x, norm, epsilon), weight).to(x.dtype)
+
+
+def _product(x: Tensor, part: Part) -> Tensor:
+    """x [1, I] -> [1, O]; the low-rank part is rounded where LoRA's first layer rounds."""
+    weight, bias, lows = part
+    total = _sums(x, weight)
+    for a, b, scale in lows:
+        total = total + _sums(_sums(x, a).to(x.dtype) * scale, b)
+    return (total if bias is None else total + bias).to(x.dtype)
+
+
+def _sums(x: Tensor, weight: Tensor) -> Tensor:
+    """x [1, I] W' [I, O] in float32 as one sum along each row of W, which a compiler turns into one pass over it."""
+    exact = precise(x)
+    return (weight.to(exact) * x.to(exact)).sum(-1)[None]
+
+
+def _norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    exact = x.to(precise(x))
+    return weight * (exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)
