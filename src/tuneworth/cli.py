@@ -367,8 +367,13 @@ def _overrides(**given: Any) -> dict[str, Any]:
     for name, value in given.items():
         if value is not None:
             key = keys.get(name, "models" if name == "model" else name)
-            found[key] = [value] if name == "model" else str(value) if isinstance(value, Path) else value
+            found[key] = _models(value) if name == "model" else str(value) if isinstance(value, Path) else value
     return found
+
+
+def _models(text: str) -> str | list[str]:
+    """`auto`, a model, or several with commas between them."""
+    return text if text == "auto" else [text] if Path(text).exists() else [part.strip() for part in text.split(",")]
 
 
 def _task_name(data: Path) -> str:

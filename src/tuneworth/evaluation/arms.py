@@ -91,7 +91,7 @@ def classical_arm(bench: Bench, name: str) -> None:
 def leave_out(bench: Bench, name: str, family: str, why: str, *, status: str = "skipped", model: str = "") -> None:
     """Write down that an arm has no answers, and why: `skipped`, or `failed` when it was tried."""
     record = {"name": name, "family": family, "status": status, "why": why}
-    write_arm(bench.folder, {**record, "model": model or bench.task.models[0], "decoding": "generate"})
+    write_arm(bench.folder, {**record, "model": model or bench.task.model, "decoding": "generate"})
     bench.watcher.note(f"{name}: {status}, {why}")
 
 

@@ -20,6 +20,7 @@ from tuneworth.models.catalogue import catalogue, entry_of
 from tuneworth.models.machine import this_machine
 from tuneworth.models.rates import choose_precision, machine_rates
 from tuneworth.models.sources import find_architecture, folder_at_hand
+from tuneworth.pipeline.candidates import least_memory, memory_of
 from tuneworth.plan import training_plan
 from tuneworth.plan.advice import (
     Job,
@@ -32,7 +33,6 @@ from tuneworth.plan.advice import (
     too_long,
     what_would_fit,
 )
-from tuneworth.plan.needs import Batch, Method, training_memory
 from tuneworth.power import smallest_detectable_difference
 from tuneworth.rendering import Renderer
 from tuneworth.task import Task
@@ -55,7 +55,7 @@ def advise(task: Task) -> dict[str, Any]:
         raise InputError("no data is named", where="data.train", cure="name a data file")
     reading = read_examples(data_file(task.data.train), task.data.columns, task.kind)
     examples, kind = reading.examples, reading.shape.kind
-    model_id = task.models[0]
+    model_id = task.model
     model, entry = find_architecture(model_id), entry_of(model_id)
     job = _job(task, examples, kind, model_id)
     short = job.lengths[SHORT]
@@ -118,15 +118,11 @@ def check_fits(task: Task) -> None:
 
     Of a hub id outside the catalogue nothing is known yet. Raises MachineError.
     """
-    model = task.models[0]
-    if entry_of(model) is None:
-        return
+    model = task.model
+    if task.is_raced or entry_of(model) is None:
+        return  # what does not fit is left out of a race
     facts, machine = find_architecture(model), this_machine()
-    precision = "bf16" if task.training.precision == "auto" else task.training.precision
-    rank = task.training.rank or 16
-    method = Method("lora" if task.training.method == "auto" else task.training.method, rank, recompute=True)
-    needed = training_memory(facts, method, Batch(1, 32, 8), precision, machine.device).peak
-    most = machine.gpu_memory_bytes[0] if machine.gpus else machine.memory_bytes
+    needed, most = least_memory(task, facts, machine.device), memory_of(machine)
     if needed > most:
         raise MachineError(
             f"training it needs at least {needed / 1e9:.0f} GB of memory, this machine has {most / 1e9:.0f} GB",

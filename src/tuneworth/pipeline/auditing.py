@@ -33,7 +33,7 @@ def audit_large(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     sources: dict[Split, Source] = {"train": train}
     for split, path in files.items():
         sources[split] = open_source(path, train.shape.columns, train.shape.kind)
-    model = find_model(task.models[0])
+    model = find_model(task.model)
     watcher.begin("auditing the data", sum(len(source.jobs) for source in sources.values()))
     ruler = ruler_of(Renderer.load(model.path), model.context_tokens)
     traffic = read_requests(Path(task.data.traffic), train.shape.input) if task.data.traffic else ()

@@ -46,10 +46,11 @@ from tuneworth.models.rates import choose_precision
 from tuneworth.models.recompute import MemoryPlan
 from tuneworth.models.sources import find_model
 from tuneworth.models.tuning import FULL_METHOD, Recipe
-from tuneworth.pipeline.continuing import Start, continued, find_start
+from tuneworth.pipeline.continuing import Start, find_start
 from tuneworth.pipeline.ladder import AT, CLASSICAL, DISTILLED, LORA_SHORT, Arm, Taught, arms_of, misfit
 from tuneworth.pipeline.preparing import Prepared, vectors_of
 from tuneworth.pipeline.probe_planning import add_probes
+from tuneworth.pipeline.settling import settings_of
 from tuneworth.plan import (
     TEACHING,
     Allotment,
@@ -62,7 +63,6 @@ from tuneworth.plan import (
     Teachers,
     TrainingPlan,
     allot,
-    training_plan,
     with_teaching,
 )
 from tuneworth.plan.judging import JudgePlan
@@ -136,7 +136,7 @@ class Workshop:
         """The pre-trained model, loaded once."""
         if self._local is None:
             alone = self.task.training.deterministic
-            self._local = local_model(self.task.models[0], self.machine, str(self.precision.value), alone=alone)
+            self._local = local_model(self.task.model, self.machine, str(self.precision.value), alone=alone)
             compile_kernels(bool(self.compiled.value), compiled_folder())
         return self._local
 
@@ -151,7 +151,7 @@ class Workshop:
         assert name is not None
         if name in self.task.providers:
             return self._provider(name)
-        if name == self.task.models[0]:
+        if name == self.task.model:
             return self.local
         return local_model(name, self.machine, str(self.precision.value))
 
@@ -264,11 +264,9 @@ def make_plan(work: Workshop, clock: float, plan_judging: Callable[[Workshop, Be
     """Measure this machine on these rows, choose the settings, allot the budget; write plan.json. What a judge takes
     is set aside before the arms get theirs."""
     bench = work.bench(len(work.splits.test))
-    chosen = continued(work.task.training, work.start)
-    width = work.local.model.config.hidden_size
-    settings = training_plan(chosen, train_rows=len(bench.train), width=width, preference=bench.kind == "preference")
+    settings = settings_of(work, bench)
     disk_bytes = _disk_bytes(work, settings)
-    memory = _memory(work, bench, settings)
+    memory = memory_of(work, bench, settings)
     rates = _measure(work, bench, settings, memory.micro_batch_tokens)
     epochs, batch_size = float(settings.epochs.value), int(settings.batch_size.value)
     wanted = {arm: (epochs, batch_size) for arm in rates.train if arm != DISTILLED}
@@ -285,6 +283,7 @@ def make_plan(work: Workshop, clock: float, plan_judging: Callable[[Workshop, Be
     plan["predicted"]["disk_bytes"] = disk_bytes
     if judging is not None:
         plan = _with_judge(plan, judging)
+    plan = _with_race(work.folder, plan)
     plan = add_probes(plan, bench, work.local, rates, len(work.splits.validation))
     write_json(work.folder.plan, plan)
     work.watcher.note(f"plan: {allotment.test_rows:,} of {rows.test:,} test rows; " + "; ".join(
@@ -323,7 +322,7 @@ def _teachers(work: Workshop, rates: Rates, allotment: Allotment) -> Teachers:
     return Teachers(planned, tuple(arm for arm in planned if allotment.forms[arm] == 1))
 
 
-def _memory(work: Workshop, bench: Bench, settings: TrainingPlan) -> MemoryPlan:
+def memory_of(work: Workshop, bench: Bench, settings: TrainingPlan) -> MemoryPlan:
     """Micro-batches that fit this machine with the largest training that is wanted, behind the full prompt."""
     return work.local.memory(bench.form(FULL), bench.train, _largest(work, settings), _MICRO_BATCH_TOKENS, bench.kind)
 
@@ -332,6 +331,18 @@ def _largest(work: Workshop, settings: TrainingPlan) -> Recipe:
     """The recipe of the arm that trains most parameters."""
     all_weights = any(arm.taught.all_weights for arm in arms_of(work.task).values() if arm.taught)
     return recipe_of(settings.to_json(), all_weights, work.task.seed)
+
+
+def _with_race(folder: RunFolder, plan: dict[str, Any]) -> dict[str, Any]:
+    """`plan` with the model that a race found, and what that took of the time before the plan."""
+    if not folder.race.is_file():
+        return plan
+    race = read_json(folder.race)
+    before = plan["budget"]["before"]
+    took = min(before, race["seconds"])
+    model = Setting(race["winner"], f"{race['why']} (override: models)", "race").to_json()
+    budget = {"before": before - took, "race": took} | {k: v for k, v in plan["budget"].items() if k != "before"}
+    return plan | {"settings": {"model": model, **plan["settings"]}, "budget": budget}
 
 
 def _disk_bytes(work: Workshop, settings: TrainingPlan) -> int:
@@ -375,7 +386,7 @@ def _measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: 
             if LORA_SHORT in train and not misfit(arm, bench.kind):  # the same training on more rows
                 answer[arm.name], train[arm.name] = answer[LORA_SHORT], train[LORA_SHORT]
         elif arm.taught and not _same_as_short(bench, arm.taught):
-            answer[arm.name], train[arm.name] = _training_rates(work, bench, settings, arm.taught, most_tokens)
+            answer[arm.name], train[arm.name] = training_rates(work, bench, settings, arm.taught, most_tokens)
         work.watcher.advance(2)
     # Fitting grows with rows and labels; BANKING77 (9,800 rows, 77 labels) takes 11 to 15 s on one core.
     classical = 1.0 + 2.5e-5 * len(bench.train) * max(2, len(bench.scoring.labels)) if CLASSICAL in arms else 0.0
@@ -400,7 +411,7 @@ def _same_as_short(bench: Bench, taught: Taught) -> bool:
     )
 
 
-def _training_rates(
+def training_rates(
     work: Workshop, bench: Bench, settings: TrainingPlan, taught: Taught, most_tokens: int
 ) -> tuple[Rate, float]:
     """Wall seconds of answering as tuned, and of training a row."""

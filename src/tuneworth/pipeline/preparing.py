@@ -56,7 +56,7 @@ def new_run(task: Task, out: Path | None) -> Iterator[RunFolder]:
 
     Raises InputError when the folder holds another run or a model id cannot be one, RunBusyError when it is in use.
     """
-    for model in task.models:
+    for model in [] if task.models == "auto" else task.models:
         check_model_id(model)
     task = pinned(task)
     identity = _identity(task)
@@ -103,7 +103,7 @@ def prepare(task: Task, folder: RunFolder, watcher: Watcher) -> None:
     kind = reading.shape.kind
     validation, test = (read.examples if read else () for read in others)
     watcher.advance(1)
-    model = find_model(task.models[0])
+    model = find_model(task.model)
     ruler = ruler_of(Renderer.load(model.path), model.context_tokens)
     found = audit(
         reading.examples, validation, test, kind=kind, ruler=ruler, vectorise=vectors_of(watcher),

@@ -23,6 +23,7 @@ from tuneworth.evaluation.tracking import check_trackers
 from tuneworth.evaluation.tuned import Before, Job, tuned_arm
 from tuneworth.evaluation.watching import Silent, Watcher
 from tuneworth.pipeline.advising import check_fits
+from tuneworth.pipeline.candidates import check_race
 from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
 from tuneworth.pipeline.judging import check_judge, judge_arms, plan_judging
@@ -30,6 +31,7 @@ from tuneworth.pipeline.ladder import ARMS, AT, DISTILLED, DOCUMENTS, Arm, Taugh
 from tuneworth.pipeline.planning import Workshop, make_plan, recipe_of
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.probing import run_probes
+from tuneworth.pipeline.racing import settled
 from tuneworth.pipeline.reporting import write_report
 from tuneworth.pipeline.teaching import NothingTaughtError, teach
 from tuneworth.pipeline.trainable import trainable
@@ -85,6 +87,7 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
     if last < STAGES.index("plan"):
         return
     started = None if folder.plan.is_file() else clock
+    task = settled(task, folder, watcher, clock)
     work = Workshop(task, folder, trainable(read_splits(folder), task), watcher, started, allow_code=allow_code)
     check_judge(task, work.splits)
     if wanted("plan", folder.plan):
@@ -283,6 +286,7 @@ def _too_late(work: Workshop, plan: Mapping[str, Any], name: str) -> str | None:
 
 def _check_arms(task: Task) -> None:
     check_trackers(task.training.trackers)
+    check_race(task, [name for name, arm in arms_of(task).items() if arm.taught])
     if task.training.from_ is not None:
         RunFolder.existing(Path(task.training.from_))
     known = known_arms(task)

@@ -2,6 +2,7 @@
 
 from tuneworth.plan.budget import EVALUATIONS, Allotment, Course, Prompts, Rate, Rates, Rows, Trained, allot
 from tuneworth.plan.halving import rounds, rows_asked
+from tuneworth.plan.racing import Pace, Round, next_round, race_limit
 from tuneworth.plan.settings import Setting, TrainingPlan, from_openai, training_plan
 from tuneworth.plan.teaching import TEACHING, Teachers, with_teaching
 
@@ -10,9 +11,11 @@ __all__ = [
     "TEACHING",
     "Allotment",
     "Course",
+    "Pace",
     "Prompts",
     "Rate",
     "Rates",
+    "Round",
     "Rows",
     "Setting",
     "Teachers",
@@ -20,6 +23,8 @@ __all__ = [
     "TrainingPlan",
     "allot",
     "from_openai",
+    "next_round",
+    "race_limit",
     "rounds",
     "rows_asked",
     "training_plan",

@@ -14,8 +14,8 @@ class ReportData:
     """The documents of a run. Any of them, and any key in them, may be missing: the report says "not
     measured".
 
-    `task`, `audit`, `plan` and `verdict` are task.yaml, audit.json, plan.json and verdict.json. Each of
-    `arms` is an arm.json: name, family, model, status, why, prompt (a list of {role, content}), decoding,
+    `task`, `audit`, `plan`, `verdict` and `race` are task.yaml, audit.json, plan.json, verdict.json and race.json.
+    Each of `arms` is an arm.json: name, family, model, status, why, prompt (a list of {role, content}), decoding,
     settings, confusions [{wanted, parsed, count}], classes [{label, rows, recall, precision}], worst [{id,
     line, input, wanted, raw, score}], and training {metrics: [{step, loss, ...}], evaluations: [{step,
     validation_loss, validation_score}]}. `answers` may add what any arm answered: {row id: {arm name: {raw,
@@ -26,5 +26,6 @@ class ReportData:
     audit: Document | None = None
     plan: Document | None = None
     verdict: Document | None = None
+    race: Document | None = None
     arms: Sequence[Document] = ()
     answers: Mapping[str, Mapping[str, Document]] = field(default_factory=dict)

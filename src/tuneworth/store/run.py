@@ -9,6 +9,7 @@
                        the uploaded training.jsonl, validation.jsonl; of a distilled one taught.jsonl,
                        teaching.json; where probed: robustness.json,
                        forgetting.json, out_of_scope.json, learning_curve.json (of a classical arm)
+  race.json            which of several models won    race/         their trainings
   probes.json          which probes were made   curve/        trainings of the learning curve
   learning_curve.json  of the best fine-tuned arm
   log.jsonl            what happened when           .lock         held while a process works on the run
@@ -60,6 +61,11 @@ class RunFolder:
     def plan(self) -> Path:
         """Settings, reasons, budget."""
         return self.path / "plan.json"
+
+    @property
+    def race(self) -> Path:
+        """Which pre-trained model won the race among several, and by what; only where there was one."""
+        return self.path / "race.json"
 
     @property
     def probes(self) -> Path:

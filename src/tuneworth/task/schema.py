@@ -17,6 +17,7 @@ Schedule = Literal["linear", "cosine", "warmup-stable-decay"]
 Precision = Literal["auto", "bf16", "fp32"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
+DEFAULT_MODEL = "smollm2-135m-instruct"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -168,8 +169,8 @@ class Task(Section):
     kind: Kind = Field("auto", description="what the answers are; guessed when auto")
     data: Data = Field(default_factory=Data, description="where the rows are")
     prompt: Prompt = Field(default_factory=Prompt, description="what the model is told")
-    models: list[str] = Field(
-        ["smollm2-135m-instruct"], min_length=1, max_length=1, description="the pre-trained model"
+    models: Literal["auto"] | Annotated[list[str], Field(min_length=1, max_length=8)] = Field(
+        [DEFAULT_MODEL], description="the pre-trained model; of several, or of those at hand (auto), a race finds one"
     )
     providers: dict[ProviderName, Provider] = Field(
         {}, description="hosted models to compare: name: {base_url, model, api_key_env, prices}"
@@ -187,3 +188,13 @@ class Task(Section):
     training: Training = Field(default_factory=Training, description="settings of the training; auto when absent")
     budget: Seconds = Field(600.0, gt=0, description="wall time of the whole run, for example 10m")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of every random choice")
+
+    @property
+    def model(self) -> str:
+        """The pre-trained model; before a race among several, the first of them."""
+        return DEFAULT_MODEL if self.models == "auto" else self.models[0]
+
+    @property
+    def is_raced(self) -> bool:
+        """Whether the pre-trained model is yet to be found among several."""
+        return self.models == "auto" or len(self.models) > 1

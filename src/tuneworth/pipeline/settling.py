@@ -1,0 +1,36 @@
+"""The settings of a run's trainings: by rule from its rows and its model, unless the user fixed them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tuneworth.evaluation.arms import Bench, stratified
+from tuneworth.evaluation.prompts import SHORT
+from tuneworth.models.architecture import Architecture
+from tuneworth.pipeline.continuing import continued
+from tuneworth.plan import TrainingPlan, training_plan
+
+if TYPE_CHECKING:
+    from tuneworth.pipeline.planning import Workshop
+
+_COUNTED_ROWS = 256  # whose trained tokens are counted
+
+
+def settings_of(work: Workshop, bench: Bench) -> TrainingPlan:
+    """The settings of a training on the rows of `bench`."""
+    facts = Architecture.of_config(work.local.model.config.to_dict(), str(work.local.folder.path))
+    return training_plan(
+        continued(work.task.training, work.start),
+        train_rows=len(bench.train),
+        width=facts.width,
+        preference=bench.kind == "preference",
+        trained_tokens=_trained_tokens(work, bench),
+        adapter_parameters_a_rank=facts.lora_parameters(1),
+    )
+
+
+def _trained_tokens(work: Workshop, bench: Bench) -> int:
+    """What one pass over the training rows trains, by the mean of some of them."""
+    sample = stratified(bench.train, _COUNTED_ROWS, work.task.seed, bench.kind)
+    rows, _ = work.local.learnable(bench.form(SHORT), sample, bench.kind, work.task.training.turns)
+    return round(len(bench.train) * sum(row.trained_tokens for row in rows) / len(sample))
