@@ -868,6 +868,58 @@ MUTATIONS = [
         "hosted training: naming the arm is permission to pay", "pipeline/running.py",
         "if arm.taught_there and arm.provider and task.providers[arm.provider].fine_tune is None:", "if False:",
         "pipeline/test_arms_of_a_run.py", "test_a_training_that_is_paid_for",
+        "objects are learnt in an order that they cannot be written in", "pipeline/trainable.py",
+        'return _of_one_spelling(found, task.prompt.json_schema) if splits.kind == "extraction" else found',
+        "return replace(found, schema=_of_one_spelling(found, task.prompt.json_schema).schema)",
+        "pipeline", "test_objects_that_are_learnt",
+    ),
+    Mutation(
+        "an object that knows no end is never closed", "inference/grammars.py",
+        "if self.closing else None", "if False else None", "evaluation", "test_objects_that_would_never_end",
+    ),
+    Mutation(
+        "brackets within a text are taken for its end", "inference/grammars.py",
+        """(b'"', b"]", b"}")""", """(b"]", b"}", b'"')""", "evaluation", "test_objects_that_would_never_end",
+    ),
+    Mutation(
+        "an arm is served without the schema it was judged with", "pipeline/finished.py",
+        ', schema=record.get("json_schema"))', ")", "kinds", "extraction",
+    ),
+    Mutation(
+        "a judge that does not agree with people makes the verdict", "pipeline/judging.py",
+        "    if not trust:\n", "    if False:\n", "pipeline", "test_a_judge_that_does_not_agree",
+    ),
+    Mutation(
+        "a judge's nonsense is scored as a tie", "pipeline/judging.py",
+        "None if found.winner is None else _VALUES[found.winner]", "_VALUES[found.winner or 0]",
+        "pipeline", "test_a_judge_that_does_not_agree",
+    ),
+    Mutation(
+        "judging costs nothing", "pipeline/judging.py",
+        "None if paid is None else paid + (usd or 0.0)", "paid", "pipeline", "test_a_judge_that_agrees",
+    ),
+    Mutation(
+        "calibration is made up for constrained answers", "evaluation/metrics/calibration.py",
+        'if decoding != "scored":', "if False:", "evaluation", "test_without_probabilities_of_labels",
+    ),
+    Mutation(
+        "failed rows count as sure", "evaluation/metrics/calibration.py",
+        "for answer in answers if answer.error is None]", "for answer in answers]",
+        "evaluation", "test_calibration_of_preferences",
+    ),
+    Mutation(
+        "prompts that are to be alone are asked side by side", "evaluation/local.py",
+        "self._one_at_a_time(prompts, scoring, on_done) if self._alone else", "",
+        "evaluation", "test_law_35_alone_no_answer",
+    ),
+    Mutation(
+        "what an earlier prompt left behind is used for one that is to be alone", "evaluation/local.py",
+        "            self.engine().forget()\n", "", "evaluation", "test_law_35_alone_no_answer",
+    ),
+    Mutation(
+        "pairs that are to be alone are weighed side by side", "evaluation/local.py",
+        "[[example] for example in examples] if self._alone else [examples]", "[examples]",
+        "evaluation", "test_law_35_alone_no_preference",
     ),
 ]  # fmt: skip
 

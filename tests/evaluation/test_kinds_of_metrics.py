@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +16,13 @@ from evaluation.rows import judged, raw, row
 from tuneworth.data import Example, Message, ToolCall
 from tuneworth.errors import InputError
 from tuneworth.evaluation.metrics import choose_metric, metric_names
+from tuneworth.evaluation.metrics.calibration import calibration
 from tuneworth.evaluation.metrics.chats import repeats_itself, speaks_for_others
 from tuneworth.evaluation.metrics.jsontext import parse_json
 from tuneworth.evaluation.metrics.labels import parse_label
 from tuneworth.evaluation.metrics.objects import field_f1, same
 from tuneworth.evaluation.metrics.schemas import derived_schema, described, validator, why_invalid
+from tuneworth.evaluation.records import RawAnswer
 from tuneworth.task import Task
 
 KINDS = ("classification", "multilabel", "extraction", "generation", "reasoning", "chat", "tools", "preference")
@@ -36,7 +39,7 @@ def test_labels_that_differ_only_in_case_are_told_apart_by_spelling_alone(text: 
     assert parse_label(text, ("Card", "card", "card arrival")) == label
 
 
-def test_macro_f1_and_calibration_are_those_of_the_definitions() -> None:
+def test_macro_f1_is_that_of_the_definition() -> None:
     labels = ("a", "b", "none")
     rows = [
         (row("a"), raw("a", confidence=0.95)),
@@ -47,15 +50,47 @@ def test_macro_f1_and_calibration_are_those_of_the_definitions() -> None:
     _, totals = judged("classification", rows, labels)
     wanted, given_ = ["a", "a", "b", "none"], ["a", "b", "b", "a"]
     assert totals["macro_f1"] == pytest.approx(f1_score(wanted, given_, average="macro"))
-    # Two bins of two rows: |1 - 0.95| and |0 - 0.55|, each weighted by a half.
-    assert totals["expected_calibration_error"] == pytest.approx((0.05 + 0.55) / 2)
     assert totals["none_of_these"] == {"label": "none", "rows": 1, "recall": 0.0, "precision": None}
 
 
-def test_without_probabilities_calibration_is_not_measured() -> None:
-    _, totals = judged("classification", [(row("a"), raw("a"))], ("a", "b"))
-    assert totals["expected_calibration_error"] is None
-    assert "none_of_these" not in totals
+def test_none_of_these_is_reported_only_where_a_label_says_so() -> None:
+    assert "none_of_these" not in judged("classification", [(row("a"), raw("a"))], ("a", "b"))[1]
+
+
+def test_calibration_is_that_of_the_definition_in_bins_of_how_sure_an_answer_was() -> None:
+    rows = [
+        (row("a"), raw("a", confidence=0.95)),
+        (row("a"), raw("b", confidence=0.55)),
+        (row("b"), raw("b", confidence=1.0)),
+        (row("b"), raw("a", confidence=0.51)),
+    ]
+    found = calibration(judged("classification", rows, ("a", "b"))[0], "scored")
+    # Two bins of two rows: |1 - 0.975| and |0 - 0.53|, each weighted by a half.
+    assert found["error"] == pytest.approx((0.025 + 0.53) / 2)
+    assert [(one["low"], one["rows"], one["right"]) for one in found["bins"]] == [(0.5, 2, 0), (0.9, 2, 1)]
+    assert [one["confidence"] for one in found["bins"]] == pytest.approx([0.53, 0.975])
+    assert (found["rows"], found["why"]) == (4, None)
+
+
+def test_calibration_of_preferences_follows_the_margin_and_a_failed_row_does_not_count() -> None:
+    surely = math.log(0.9 / 0.1)
+    rows = [(row("a", n), raw(text, margin=m)) for n, (text, m) in enumerate((("better", surely), ("worse", -surely)))]
+    failed = RawAnswer("", "error", "", 0, 0, 0.0, "too long")
+    found = calibration(judged("preference", [*rows, (row("a", 2), failed)])[0], "scored")
+    assert (found["rows"], len(found["bins"])) == (2, 1)
+    assert found["error"] == pytest.approx(0.9 - 0.5)
+
+
+@pytest.mark.parametrize(
+    ("decoding", "parts", "why"),
+    [("constrained", {"confidence": 0.9}, "tells no probability"), ("scored", {}, "tells no probabilities")],
+)
+def test_without_probabilities_of_labels_calibration_is_not_measured(
+    decoding: Any, parts: dict[str, float], why: str
+) -> None:
+    found = calibration(judged("classification", [(row("a"), raw("a", **parts))], ("a", "b"))[0], decoding)
+    assert (found["error"], found["rows"], found["bins"]) == (None, 0, [])
+    assert why in found["why"]
 
 
 SETS = st.lists(st.sampled_from("abc"), unique=True)

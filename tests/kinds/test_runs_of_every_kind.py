@@ -55,6 +55,17 @@ def run_of(kind: str, model: Path, folder: Path, **changes: Any) -> Run:
     return running.run(job, out=folder / "run")
 
 
+def is_held_to_its_schema(done: Run, folder: Path) -> None:
+    """Every model arm wrote nothing but objects of the schema, and writes the same when it is served."""
+    assert done.plan["settings"]["decoding"]["value"] == "constrained"
+    asked = [json.loads(line)["text"] for line in (folder / "test.jsonl").read_text().splitlines()]
+    for name in ("zero-shot", "lora-short"):
+        record = done.arm(name)
+        assert (record["decoding"], record["metrics"]["schema_valid"]) == ("constrained", 1)
+        lines = (done.folder.arm(name) / "answers.jsonl").read_text().splitlines()
+        assert done.chat_with(name).chat([{"role": "user", "content": asked[0]}]) == json.loads(lines[0])["raw"]
+
+
 @pytest.mark.parametrize("kind", METRICS)
 def test_a_kind_runs_from_file_to_report(kind: str, model: Path, tmp_path: Path) -> None:
     done = run_of(kind, model, tmp_path)
@@ -70,3 +81,5 @@ def test_a_kind_runs_from_file_to_report(kind: str, model: Path, tmp_path: Path)
         scores = [json.loads(line)["score"] for line in lines]
         assert record["score"] == pytest.approx(sum(scores) / len(scores))
     assert done.report.read_text().startswith("<!doctype html>")
+    if kind == "extraction":
+        is_held_to_its_schema(done, tmp_path)

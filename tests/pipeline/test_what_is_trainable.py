@@ -70,6 +70,35 @@ def test_answers_that_do_not_fit_the_users_schema_are_named_with_the_reason() ->
     assert trainable(prepared("extraction", replace(row, answer='{"n": 2}')), task(json_schema=schema))
 
 
+def test_objects_that_are_learnt_are_spelled_in_the_order_that_they_mostly_have_and_test_rows_stay() -> None:
+    texts = ['{"a": 1, "b":\n"é"}', '{"b": "x", "c": [{"z": 1, "y": 2}]}', '{"c": [{"y": 1, "z": 2}], "a": 2}']
+    texts += ['{"a": 3, "b": "y", "c": [{"y": 3, "z": 4}]}']
+    rows = [replace(PLAIN, answer=text) for text in texts]
+    splits = replace(prepared("extraction", *rows, test=tuple(rows)), validation=(rows[2],))
+    found = trainable(splits, Task())
+    last = '{"a": 2, "c": [{"y": 1, "z": 2}]}'
+    assert [e.answer for e in found.train] == [
+        '{"a": 1, "b": "é"}', '{"b": "x", "c": [{"y": 2, "z": 1}]}', last,
+        '{"a": 3, "b": "y", "c": [{"y": 3, "z": 4}]}',
+    ]  # fmt: skip
+    assert [e.answer for e in found.validation] == [last]
+    assert found.test == splits.test
+    assert found.schema is not None
+    assert list(found.schema["properties"]) == ["a", "b", "c"]
+
+
+def test_objects_are_spelled_in_the_order_of_the_users_schema_through_references_and_choices() -> None:
+    point = {"type": "object", "properties": {"y": {}, "x": {}}}
+    schema = {
+        "allOf": [{"type": "object", "properties": {"b": {"$ref": "#/$defs/point"}}}],
+        "anyOf": [{"properties": {"a": {"items": {"$ref": "#/$defs/point"}}}}, {"$ref": "#"}],
+        "$defs": {"point": point},
+    }
+    row = replace(PLAIN, answer='{"more": 1, "a": [{"x": 1, "y": 2}], "b": {"x": 3, "y": 4}}')
+    (found,) = trainable(prepared("extraction", row), task(json_schema=schema)).train
+    assert found.answer == '{"b": {"y": 4, "x": 3}, "a": [{"y": 2, "x": 1}], "more": 1}'
+
+
 @pytest.mark.parametrize(
     ("schema", "what"),
     [

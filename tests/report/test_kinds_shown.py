@@ -8,7 +8,7 @@ from typing import Any
 from sample import sample
 
 from tuneworth.report import render_report
-from tuneworth.report.kinds import fields, further_metrics, not_allowed, turns
+from tuneworth.report.kinds import calibration, fields, further_metrics, judged, not_allowed, turns
 
 EVIL = "<script>alert(1)</script>"
 METRICS = {
@@ -54,6 +54,28 @@ def test_turns_and_what_is_not_allowed_are_counted() -> None:
     refused = not_allowed([arm("a")])
     assert refused is not None
     assert [row[2] for row in refused.rows] == ["no JSON object", EVIL]
+
+
+def test_a_judge_and_calibration_are_shown_and_what_was_not_measured_says_why() -> None:
+    bins = [{"low": 0.9, "high": 1.0, "rows": 40, "confidence": 0.95, "right": 0.8}]
+    sure = arm("a", tone="classical", calibration={"error": 0.15, "rows": 40, "bins": bins, "why": None})
+    silent = arm("b", tone="prompt", calibration={"error": None, "rows": 0, "bins": [], "why": EVIL})
+    table = calibration([sure, silent])
+    assert table is not None
+    assert table.rows == [
+        ["a", "15.0 %", "40", "95.0 % sure, 80.0 % right (40 rows)"],
+        ["b", f"not measured: {EVIL}", "-", "-"],
+    ]
+    said = {"model": EVIL, "rows": 30, "score": None, "no_verdict": 30, "why_no_verdict": {EVIL: 30}}
+    heard = judged([arm("a", judge=said), arm("b")])
+    assert heard is not None
+    assert heard.rows == [["a", "not measured", "30", f"30 (30 times {EVIL})", "not measured"]]
+    run = sample()
+    arms = [{**one, "judge": said, "calibration": sure["calibration"]} for one in run.arms]
+    page = render_report(replace(run, arms=arms))
+    assert EVIL not in page
+    assert page.count('id="reliability-lines-t"') == 1
+    assert 'id="reliability-lines-t"' not in render_report(run)
 
 
 def test_names_from_the_data_stay_text_in_the_page() -> None:

@@ -19,11 +19,13 @@ from tuneworth.evaluation.classical import Classical, fit_classical
 from tuneworth.evaluation.forms import Answerer, Form
 from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import score
+from tuneworth.evaluation.metrics.calibration import KINDS, calibration
 from tuneworth.evaluation.prompts import PromptForm, Told, prompt_form
 from tuneworth.evaluation.records import Answer, Decoding
 from tuneworth.evaluation.strata import stratum
 from tuneworth.evaluation.summary import summary
 from tuneworth.evaluation.watching import Watcher
+from tuneworth.plan import Setting
 from tuneworth.store.atomic import write_jsonl
 from tuneworth.store.run import RunFolder, write_arm
 from tuneworth.task import Task
@@ -93,16 +95,23 @@ def leave_out(bench: Bench, name: str, family: str, why: str, *, status: str = "
     bench.watcher.note(f"{name}: {status}, {why}")
 
 
-_DECODINGS: dict[str, Decoding] = {"classification": "constrained", "preference": "scored"}
+_DECODINGS: dict[str, tuple[Decoding, str]] = {
+    "classification": ("constrained", "a model may only write a label"),
+    "extraction": ("constrained", "a model may only write JSON that fits the schema"),
+    "preference": ("scored", "a model says which of the two answers is likelier"),
+}
 
 
-def model_decoding(kind: str) -> Decoding:
-    """Models may only write a label where one is wanted, fine-tuned or not; of a pair they score both answers.
+def model_decoding(kind: str, why_not: str | None = None) -> Setting:
+    """Models may only write a label where one is wanted, and JSON of its schema where objects are, fine-tuned or not;
+    of a pair they score both answers. `why_not` says why they cannot be held to that.
 
     Small untuned models rarely write one unaided, and a comparison that only shows this would flatter fine-tuning;
     a constrained answer is also finished as soon as one label is left.
     """
-    return _DECODINGS.get(kind, "generate")
+    if why_not is not None:
+        return Setting("generate", f"answers cannot be held to the schema: {why_not}", "measured")
+    return Setting(*_DECODINGS.get(kind, ("generate", "a model writes what it likes")), "default")
 
 
 def answered(bench: Bench, model: Answerer, form: Form, examples: Sequence[Example]) -> list[Answer]:
@@ -114,7 +123,9 @@ def answered(bench: Bench, model: Answerer, form: Form, examples: Sequence[Examp
 def finish(bench: Bench, name: str, family: str, answers: list[Answer], details: Mapping[str, Any]) -> None:
     """Write answers.jsonl, then arm.json."""
     write_jsonl(bench.folder.arm(name) / "answers.jsonl", (answer.to_json() for answer in answers))
-    record = {"name": name, "family": family, "status": "done", "why": None, "seed": bench.task.seed}
+    record: dict[str, Any] = {"name": name, "family": family, "status": "done", "why": None, "seed": bench.task.seed}
+    if bench.kind in KINDS:
+        record["calibration"] = calibration(answers, details["decoding"])
     write_arm(bench.folder, {**record, **summary(answers, bench.test, bench.scoring.metric, bench.classes), **details})
     bench.watcher.note(f"{name}: {bench.scoring.metric.name} {_mean(answers):.3f} on {len(answers):,} test rows")
 
@@ -124,6 +135,7 @@ def model_details(bench: Bench, model: Answerer, form: Form) -> dict[str, Any]:
     scoring = model.suited(bench.scoring)
     return {
         "decoding": scoring.decoding,
+        "json_schema": scoring.schema if scoring.decoding == "constrained" and not scoring.labels else None,
         "max_new_tokens": scoring.max_new_tokens,
         "form": form.name,
         "prompt": form.messages(bench.test[0]),

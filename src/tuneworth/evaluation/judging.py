@@ -7,8 +7,9 @@ row and never read as one. What a judge says counts only when it agrees with peo
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tuneworth.data.example import Example, Message
@@ -18,6 +19,7 @@ from tuneworth.evaluation.metrics.labels import label_kit, parse_label
 from tuneworth.evaluation.metrics.metric import Metric
 from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.evaluation.records import RawAnswer
+from tuneworth.evaluation.summary import asked_text
 
 FIRST, SECOND, TIE = "first", "second", "tie"
 GRADES = ("1", "2", "3", "4", "5")
@@ -57,6 +59,7 @@ class Judgement:
     winner: Winner | None
     consistent: bool
     why: str | None = None
+    replies: tuple[RawAnswer, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,34 @@ def compare_answers(
     rows = [_question(pair, pair.answers) for pair in pairs] + [_question(pair, pair.answers[::-1]) for pair in pairs]
     replies = judge.answer(_COMPARE, rows, judge.suited(_scoring((FIRST, SECOND, TIE))), on_done)
     there, back = replies[: len(pairs)], replies[len(pairs) :]
-    return [_judgement(pair.id, one, other) for pair, one, other in zip(pairs, there, back, strict=True)]
+    return [
+        replace(_judgement(pair.id, one, other), replies=(one, other))
+        for pair, one, other in zip(pairs, there, back, strict=True)
+    ]
+
+
+def beside_wanted(example: Example, answer: str) -> Pair:
+    """An arm's answer, first, and the wanted one."""
+    return Pair(example.id, asked_text(replace(example, rejected=None)), (answer, example.answer))
+
+
+def human_pairs(examples: Sequence[Example], seed: int) -> list[Pair]:
+    """The rows in which people preferred one answer to another, each on a side that is drawn."""
+    chance = random.Random(f"judge/{seed}")
+    pairs = []
+    for example in examples:
+        if example.rejected is not None and example.answer != example.rejected.content:
+            request = asked_text(replace(example, rejected=None))
+            two = (example.answer, example.rejected.content)
+            human: Winner = chance.choice((1, 2))
+            pairs.append(Pair(example.id, request, two if human == 1 else two[::-1], human, example.group))
+    return pairs
+
+
+def seconds_a_pair(judge: Answerer, pairs: Sequence[Pair]) -> float:
+    """Measured wall seconds of judging one pair in both orders. Raises as `answer_rate` of the judge does."""
+    rows = [_question(pair, pair.answers) for pair in pairs]
+    return 2 * judge.answer_rate(_COMPARE, rows, judge.suited(_scoring((FIRST, SECOND, TIE)))).a_row
 
 
 def grade_answers(

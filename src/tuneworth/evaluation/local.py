@@ -55,6 +55,7 @@ _SURPRISE_TOKENS = 4096  # in one pass that only asks for log-probabilities
 _LONGEST = 8  # texts whose tokens are counted to find the longest row
 # Two checkpoints are kept while the next is written; of each parameter: master, two moments and the best, in float32.
 _CHECKPOINTS, _CHECKPOINT_BYTES = 3, 16
+_TRIED_ANSWERS = 2_000  # of which it is tried whether a grammar allows them: 0.4 s
 Quiet = Callable[[int], None]
 
 
@@ -69,6 +70,11 @@ class Scoring:
     decoding: Decoding
     kind: str = "generation"
     schema: Mapping[str, Any] | None = None
+
+    @property
+    def chooses(self) -> bool:
+        """Whether an answer is one of what is known beforehand, and not as long as the model writes it."""
+        return self.decoding == "scored" or (self.decoding == "constrained" and bool(self.labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,12 @@ class Fit:
 class LocalModel:
     """Pre-trained weights in memory; at most one tuning is on them at a time."""
 
-    def __init__(self, folder: ModelFolder, renderer: Renderer, model: Model, device: str) -> None:
+    def __init__(
+        self, folder: ModelFolder, renderer: Renderer, model: Model, device: str, *, alone: bool = False
+    ) -> None:
+        """With `alone` every prompt is computed by itself and nothing is kept for the next one, so that an answer is
+        the same to the last bit whatever stands beside it (LAW 35), at many times the cost."""
+        self._alone = alone
         self.folder = folder
         self.renderer = renderer
         self._base = model
@@ -129,9 +140,13 @@ class LocalModel:
             self._engine = self.model, Engine(self.model, end_id=self.renderer.end_id, device=self._device)
         return self._engine[1]
 
-    def chat(self, labels: Sequence[str] = (), *, scored: bool = False) -> Chat:
-        """Talk to the model as it answers now; with `labels` it answers with one of them, see Chat."""
-        return Chat(self.renderer, self.engine(), self.folder.context_tokens, labels, scored=scored)
+    def chat(
+        self, labels: Sequence[str] = (), *, scored: bool = False, schema: Mapping[str, Any] | None = None
+    ) -> Chat:
+        """Talk to the model as it answers now; with `labels` it answers with one of them, see Chat, with `schema` it
+        writes JSON that fits it."""
+        grammar = self._grammar(schema) if schema is not None else None
+        return Chat(self.renderer, self.engine(), self.folder.context_tokens, labels, scored=scored, grammar=grammar)
 
     def answer(
         self,
@@ -146,10 +161,14 @@ class LocalModel:
         A prompt that leaves no room in the context, or that the chat template refuses, is an error of its row.
         """
         if scoring.kind == "preference":
-            return self._preferred(form, examples, on_done)
+            parts = [[example] for example in examples] if self._alone else [examples]
+            return [answer for part in parts for answer in self._preferred(form, part, on_done)]
         room = self.folder.context_tokens - scoring.max_new_tokens
         asked = [self._asked(form, example, room) for example in examples]
-        written = iter(self._written([ids for ids, error in asked if error is None], scoring, on_done))
+        prompts = [ids for ids, error in asked if error is None]
+        written = iter(
+            self._one_at_a_time(prompts, scoring, on_done) if self._alone else self._written(prompts, scoring, on_done)
+        )
         return [
             next(written) if error is None else RawAnswer("", "error", _hash(ids), len(ids), 0, 0.0, error)
             for ids, error in asked
@@ -165,6 +184,11 @@ class LocalModel:
             return prompt, f"the prompt has {len(prompt)} tokens, the context leaves room for {room}"
         return prompt, None
 
+    def _one_at_a_time(self, prompts: list[list[int]], scoring: Scoring, on_done: Quiet) -> Iterator[RawAnswer]:
+        for prompt in prompts:
+            self.engine().forget()
+            yield from self._written([prompt], scoring, on_done)
+
     def _written(self, prompts: list[list[int]], scoring: Scoring, on_done: Quiet) -> Iterator[RawAnswer]:
         if scoring.decoding == "scored" and scoring.labels:
             yield from self._chosen(prompts, scoring, on_done)
@@ -173,13 +197,19 @@ class LocalModel:
         choices = [self.renderer.answer_ids(label) for label in scoring.labels] if held else []
         if held and not choices and scoring.schema is not None:
             grammar = self._grammar(scoring.schema)
-            requests = [Request(prompt, scoring.max_new_tokens, constraint=grammar.start()) for prompt in prompts]
+            held_to = [grammar.start(scoring.max_new_tokens) for _ in prompts]
+            requests = [
+                Request(prompt, scoring.max_new_tokens, constraint=matcher)
+                for prompt, matcher in zip(prompts, held_to, strict=True)
+            ]
             written = self.engine().answer(requests, on_done=on_done)
+            parts = [{"closed": float(matcher.closing)} for matcher in held_to]
         else:
+            parts = [{}] * len(prompts)
             written = self.engine().generate(
                 prompts, max_new_tokens=scoring.max_new_tokens, choices=choices, on_done=on_done
             )
-        for prompt, found in zip(prompts, written, strict=True):
+        for prompt, found, part in zip(prompts, written, parts, strict=True):
             stopped = found.finish_reason == "stop"
             yield RawAnswer(
                 text=self.renderer.decode(found.ids),
@@ -188,6 +218,7 @@ class LocalModel:
                 input_tokens=len(prompt),
                 output_tokens=len(found.ids) + stopped,
                 seconds=found.seconds,
+                parts=part,
             )
 
     def _chosen(self, prompts: list[list[int]], scoring: Scoring, on_done: Quiet) -> Iterator[RawAnswer]:
@@ -203,6 +234,17 @@ class LocalModel:
                 seconds=found.seconds,
                 parts={"confidence": found.probabilities(len(choices))[found.best]},
             )
+
+    def not_held(self, schema: Mapping[str, Any], answers: Sequence[str]) -> str | None:
+        """Why answers cannot be held to `schema`: no grammar can be made of it, or it would forbid one of `answers`, of
+        which the first 2,000 are tried."""
+        try:
+            grammar = self._grammar(schema)
+        except InputError as error:
+            return error.problems[0].what
+        forbidden = (text for text in answers[:_TRIED_ANSWERS] if not grammar.allows(self.renderer.encode_text(text)))
+        text = next(forbidden, None)
+        return None if text is None else f"this answer could not be written then: {text:.120}"
 
     def _grammar(self, schema: Mapping[str, Any]) -> Grammar:
         if self._grammars is None:

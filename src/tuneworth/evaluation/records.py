@@ -15,7 +15,8 @@ class RawAnswer:
     """What a model wrote for one row, before it is read. `seconds` is this row's share of machine time.
 
     `parts` are further numbers where there are any: `confidence` (0..1, of the label that was answered), `margin` and
-    `margin_per_token` (nats by which the better answer of a pair is ahead).
+    `margin_per_token` (nats by which the better answer of a pair is ahead), `closed` (1 where an object was so long
+    that it was brought to an end, else 0).
     """
 
     text: str

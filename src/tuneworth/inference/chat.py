@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from tuneworth.errors import InputError
 from tuneworth.inference.batch import Constraint, Request
 from tuneworth.inference.engine import Engine
+from tuneworth.inference.grammars import Grammar
 from tuneworth.inference.sampling import Sampling
 from tuneworth.inference.text import TextStream, pieces
 from tuneworth.rendering import Messages, Renderer, Tools
@@ -25,12 +26,15 @@ class Chat:
         labels: Sequence[str] = (),
         *,
         scored: bool = False,
+        grammar: Grammar | None = None,
     ) -> None:
         """With `labels` every answer is one of them: the likeliest if `scored`, else the one that is reached by taking
-        the likeliest token that still leads to a label."""
+        the likeliest token that still leads to a label. With `grammar` every answer keeps to it, unless a request
+        brings a constraint of its own."""
         self._labels = tuple(labels)
         self._choices = [renderer.answer_ids(label) for label in labels]
         self._scored = scored
+        self._grammar = grammar
         self._renderer = renderer
         self._engine = engine
         self._context_tokens = context_tokens
@@ -76,6 +80,8 @@ class Chat:
             yield self._label(prompt)
             return
         room = min(max_new_tokens, self._context_tokens - len(prompt))
+        if constraint is None and self._grammar is not None:
+            constraint = self._grammar.start(room)
         text = TextStream(self._renderer.decode, stop)
         request = Request(prompt, room, sampling, constraint, text.over if stop else None, remember=True)
         yield from pieces(text, self._engine.stream(request))

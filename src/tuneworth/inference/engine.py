@@ -123,6 +123,10 @@ class Engine:
             on_done(len(batch))
         return [found[index] for index in range(len(prompts))]
 
+    def forget(self) -> None:
+        """Keep nothing of what was computed: the next answer is as that of a new engine."""
+        self._prefixes.clear()
+
     def stream(self, request: Request) -> Iterator[int]:
         """The tokens of one answer as they come, the end token not included."""
         batch = self.batch([request])

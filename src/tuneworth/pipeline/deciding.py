@@ -11,6 +11,8 @@ from typing import Any
 from tuneworth.decision import ArmResult, AtOnce, LearningCurve, Price, Probes, TokenPrice, decide
 from tuneworth.decision.curve import fitted_curve
 from tuneworth.evaluation.metrics import main_metric
+from tuneworth.evaluation.metrics.choosing import JUDGE
+from tuneworth.pipeline.judging import judge_document, judged_scores
 from tuneworth.pipeline.ladder import arms_of
 from tuneworth.pipeline.planning import Workshop, machine_price
 from tuneworth.store.atomic import read_json, read_jsonl, write_json
@@ -27,7 +29,9 @@ def write_verdict(work: Workshop) -> None:
     folder = work.folder
     price = machine_price(work)
     records = [read_arm(folder, name) for name in arms_of(work.task) if folder.arm_record(name).is_file()]
-    metric = main_metric(work.task, work.splits.kind)
+    judge = judge_document(folder)
+    judged = judged_scores(folder, list(judge["arms"])) if judge is not None and judge["used"] else None
+    metric = JUDGE if judged else main_metric(work.task, work.splits.kind)
     provenance = {
         "data": f"sha256:{work.splits.data_sha256}",
         **_data_set(work),
@@ -36,7 +40,7 @@ def write_verdict(work: Workshop) -> None:
         "machine": f"{work.machine}, {platform.system()}",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    results = [_result(folder, record, price) for record in records]
+    results = [_result(folder, record, price, judged.get(record["name"]) if judged else None) for record in records]
     decision = work.task.decision
     verdict = decide(
         results,
@@ -44,11 +48,14 @@ def write_verdict(work: Workshop) -> None:
         metric=metric,
         price=price,
         provenance=provenance,
-        learning_curve=_learning_curve(folder, decision.minimum_effect),
+        learning_curve=None if judged else _learning_curve(folder, decision.minimum_effect),  # in the rows' own metric
         probes={record["name"]: _probes(folder, record) for record in records},
         looks_at_test=_look(work, results),
     )
-    write_json(folder.verdict, verdict.to_json())
+    content = verdict.to_json()
+    if judge is not None:
+        content["why"] = [*content["why"], f"The judge ({judge['model']}): {judge['why']}."]
+    write_json(folder.verdict, content)
 
 
 def _data_set(work: Workshop) -> dict[str, str]:
@@ -57,12 +64,17 @@ def _data_set(work: Workshop) -> dict[str, str]:
     return {"data_set": f"{known['name']}@{known['version']}"} if known else {}
 
 
-def _result(folder: RunFolder, record: Mapping[str, Any], price: Price) -> ArmResult:
-    """What the decision weighs of one arm; the cost to build is its machine time at the price of a machine hour."""
+def _result(
+    folder: RunFolder, record: Mapping[str, Any], price: Price, judged: Mapping[str, float] | None
+) -> ArmResult:
+    """What the decision weighs of one arm; the cost to build is its machine time at the price of a machine hour. Where
+    it is `judged`, the rows with a judgement count, and their scores are the judge's."""
     head = {name: record[name] for name in ("name", "family", "model", "decoding", "status")}
     if record["status"] != "done":
         return ArmResult(**head, why=record["why"])
     rows = read_jsonl(folder.arm(record["name"]) / "answers.jsonl")
+    if judged is not None:
+        rows = [row | {"score": judged[row["id"]]} for row in rows if row["id"] in judged]
     groups = [row["group"] for row in rows]
     is_model = record["family"] != "classical"
     return ArmResult(

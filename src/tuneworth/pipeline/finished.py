@@ -18,6 +18,7 @@ from tuneworth.inference import Chat, Sampling
 from tuneworth.models.machine import this_machine
 from tuneworth.pipeline.planning import local_model
 from tuneworth.pipeline.preparing import read_splits, vectors_of
+from tuneworth.pipeline.trainable import trainable
 from tuneworth.rendering import Tools
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder, read_arm
@@ -84,7 +85,7 @@ class Run:
         labels = read_splits(self.folder).labels if decoding in ("constrained", "scored") else ()
         return ArmChat(
             arm,
-            local.chat(labels, scored=decoding == "scored"),
+            local.chat(labels, scored=decoding == "scored", schema=record.get("json_schema")),
             record["opening"],
             self._prepared(record["settings"]),
             record.get("keeps_own_system", False),
@@ -96,7 +97,8 @@ class Run:
         retrieved, passages = settings.get("retrieved", 0), settings.get("passages", 0)
         task = load_task(self.folder.task)
         if retrieved:
-            neighbours = Neighbours.of(read_splits(self.folder).train, vectors_of(Silent()), task.seed)
+            rows = trainable(read_splits(self.folder), task).train
+            neighbours = Neighbours.of(rows, vectors_of(Silent()), task.seed)
             return lambda talk: (
                 PromptForm("", None, neighbours.nearest(_asking(talk), retrieved)).opening(),
                 list(talk),

@@ -186,7 +186,8 @@ def arms_of(task: Task) -> dict[str, Arm]:
     known = known_arms(task)
     if task.arms != "auto":
         return {name: arm for name, arm in known.items() if name in task.arms}
-    return {name: arm for name, arm in known.items() if arm.auto(task)}
+    judge = task.judge if task.judge in task.providers else None  # who judges does not take part
+    return {name: arm for name, arm in known.items() if arm.auto(task) and (judge is None or arm.provider != judge)}
 
 
 def _at(arm: Arm, provider: str) -> Arm:

@@ -7,11 +7,11 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tuneworth.data import Example
 from tuneworth.data.documents import read_passages
@@ -26,9 +26,8 @@ from tuneworth.evaluation.hosted import HostedModel, endpoint_of
 from tuneworth.evaluation.hosted_tuned import Trainer
 from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import check_metric, choose_metric
-from tuneworth.evaluation.metrics.jsontext import parse_json
-from tuneworth.evaluation.metrics.schemas import derived_schema
 from tuneworth.evaluation.prompts import FULL, SHORT, Told
+from tuneworth.evaluation.records import Decoding
 from tuneworth.evaluation.retrieved import Neighbours
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.inference.hosted import HostedChat
@@ -66,6 +65,7 @@ from tuneworth.plan import (
     allot,
     with_teaching,
 )
+from tuneworth.plan.judging import JudgePlan
 from tuneworth.rendering import Renderer
 from tuneworth.rendering.tools import reply_text
 from tuneworth.store.atomic import read_json, write_json
@@ -112,11 +112,11 @@ class Workshop:
                 where="providers",
                 cure="leave the providers out of the task, or name arms without them",
             )
-        given = task.prompt.json_schema
-        self.schema = given if given is not None or splits.kind != "extraction" else _schema_of(splits)
+        self.schema = splits.schema
         self.metric = choose_metric(task, splits.kind, splits.labels, self.schema, allow_code=allow_code)
         check_metric(self.metric, splits.train)
-        self.told = Told.of(splits.train, self.schema, schema_given=given is not None, columns=splits.columns)
+        given = task.prompt.json_schema is not None
+        self.told = Told.of(splits.train, self.schema, schema_given=given, columns=splits.columns)
         self.task = task
         self.folder = folder
         self.splits = splits
@@ -127,6 +127,7 @@ class Workshop:
         self._hosted: dict[str, HostedModel] = {}
         self._precision: Setting | None = None
         self._compiled: Setting | None = None
+        self._decoding: Setting | None = None
         if task.training.deterministic:
             compute_deterministically()
 
@@ -134,17 +135,30 @@ class Workshop:
     def local(self) -> LocalModel:
         """The pre-trained model, loaded once."""
         if self._local is None:
-            self._local = local_model(self.task.model, self.machine, str(self.precision.value))
+            alone = self.task.training.deterministic
+            self._local = local_model(self.task.model, self.machine, str(self.precision.value), alone=alone)
             compile_kernels(bool(self.compiled.value), compiled_folder())
         return self._local
 
     def model_of(self, arm: Arm) -> Answerer:
         """Who answers for a prompting arm: the local model, or the arm's provider."""
-        if arm.provider is None:
+        return self.local if arm.provider is None else self._provider(arm.provider)
+
+    @cached_property
+    def judge(self) -> Answerer:
+        """Who compares answers with the wanted ones: a provider, the task's own model as it was, or another one."""
+        name = self.task.judge
+        assert name is not None
+        if name in self.task.providers:
+            return self._provider(name)
+        if name == self.task.model:
             return self.local
-        if arm.provider not in self._hosted:
-            self._hosted[arm.provider] = self._hosted_model(arm.provider, self.task.providers[arm.provider])
-        return self._hosted[arm.provider]
+        return local_model(name, self.machine, str(self.precision.value))
+
+    def _provider(self, name: str) -> HostedModel:
+        if name not in self._hosted:
+            self._hosted[name] = self._hosted_model(name, self.task.providers[name])
+        return self._hosted[name]
 
     def trainer_of(self, arm: Arm) -> Trainer:
         """The provider that trains for an arm, and how the model that comes of it is asked: at prices of its own."""
@@ -208,6 +222,17 @@ class Workshop:
         return self._precision
 
     @property
+    def decoding(self) -> Setting:
+        """How local models answer; a continued run keeps what it began with."""
+        if self.folder.plan.is_file():
+            return Setting(**read_json(self.folder.plan)["settings"]["decoding"])
+        if self._decoding is None:
+            shown = [example.answer for example in (*self.splits.train, *self.splits.validation)]
+            why_not = self.local.not_held(self.schema, shown) if self.schema is not None else None
+            self._decoding = model_decoding(self.splits.kind, why_not)
+        return self._decoding
+
+    @property
     def start(self) -> Start | None:
         """The earlier run's arm to continue from, if one is named."""
         return find_start(self.task.training, self.local.folder)
@@ -215,9 +240,9 @@ class Workshop:
     def bench(self, test_rows: int) -> Bench:
         """What arms need: the same test subset for all, drawn before any answer is seen."""
         splits, seed = self.splits, self.task.seed
-        decoding = model_decoding(splits.kind)
+        decoding = cast(Decoding, self.decoding.value)
         scoring = Scoring(self.metric, splits.labels, self._new_tokens(), decoding, splits.kind, self.schema)
-        rows = _VALIDATION_ROWS_OF_TEXT if decoding == "generate" else _VALIDATION_ROWS
+        rows = _VALIDATION_ROWS if scoring.chooses else _VALIDATION_ROWS_OF_TEXT
         validation = stratified(splits.validation, rows, seed, splits.kind)
         test = stratified(splits.test, test_rows, seed, splits.kind)
         return Bench(
@@ -235,13 +260,9 @@ class Workshop:
         return min(most, int(lengths[int(0.99 * (len(lengths) - 1))] * 1.25) + 8)
 
 
-def _schema_of(splits: Prepared) -> dict[str, Any]:
-    """What the answers of train and validation have in common."""
-    return derived_schema([parse_json(example.answer) for example in (*splits.train, *splits.validation)])
-
-
-def make_plan(work: Workshop, clock: float) -> None:
-    """Measure this machine on these rows, choose the settings, allot the budget; write plan.json."""
+def make_plan(work: Workshop, clock: float, plan_judging: Callable[[Workshop, Bench], JudgePlan] | None = None) -> None:
+    """Measure this machine on these rows, choose the settings, allot the budget; write plan.json. What a judge takes
+    is set aside before the arms get theirs."""
     bench = work.bench(len(work.splits.test))
     settings = settings_of(work, bench)
     disk_bytes = _disk_bytes(work, settings)
@@ -251,7 +272,8 @@ def make_plan(work: Workshop, clock: float) -> None:
     wanted = {arm: (epochs, batch_size) for arm in rates.train if arm != DISTILLED}
     rows = Rows(len(bench.train), len(bench.validation), len(bench.test))
     prompts = _prompts(work, bench)
-    spent = time.monotonic() - clock
+    judging = plan_judging(work, bench) if plan_judging is not None else None
+    spent = time.monotonic() - clock + (judging.seconds if judging else 0.0)
     allotment = allot(work.task.budget, spent, rows, rates, wanted, prompts, work.task.training.seeds)
     if DISTILLED in rates.train:
         course = Course(epochs, batch_size, work.task.training.seeds, rates.answer[DISTILLED], rates.train[DISTILLED])
@@ -260,6 +282,8 @@ def make_plan(work: Workshop, clock: float) -> None:
     plan = _plan_json(work, settings, memory, rates, allotment)
     plan["predicted"]["disk_bytes"] = disk_bytes
     plan = _with_race(work.folder, plan)
+    if judging is not None:
+        plan = _with_judge(plan, judging)
     plan = add_probes(plan, bench, work.local, rates, len(work.splits.validation))
     write_json(work.folder.plan, plan)
     work.watcher.note(f"plan: {allotment.test_rows:,} of {rows.test:,} test rows; " + "; ".join(
@@ -268,6 +292,14 @@ def make_plan(work: Workshop, clock: float) -> None:
     decision, arms = work.task.decision, len(arms_of(work.task))
     binary = bench.scoring.metric.name in ("accuracy", "exact-match")
     work.watcher.note(power_in_words(allotment.test_rows, arms, binary, decision.confidence, decision.minimum_effect))
+
+
+def _with_judge(plan: dict[str, Any], judging: JudgePlan) -> dict[str, Any]:
+    """The judge's seconds come after those of the arms; until then they count as spent."""
+    budget = dict(plan["budget"])
+    reserve = budget.pop("reserve")
+    budget["before"] -= judging.seconds
+    return plan | {"judge": asdict(judging), "budget": {**budget, "judge": judging.seconds, "reserve": reserve}}
 
 
 def _prompts(work: Workshop, bench: Bench) -> dict[str, Prompts]:
@@ -394,14 +426,14 @@ def training_rates(
 
 def _sample(bench: Bench) -> tuple[Example, ...]:
     """The rows with which arms are timed."""
-    if bench.scoring.decoding == "generate":
+    if not bench.scoring.chooses:
         return bench.validation[:_MEASURED_ROWS_OF_TEXT]
     return bench.validation[: 16 if bench.task.budget < 150 else 32]
 
 
 def _learnt(work: Workshop, bench: Bench) -> Scoring:
     """How a trained arm answers: as long as what it learnt from, where the model as it is goes on and on."""
-    if bench.scoring.decoding != "generate":
+    if bench.scoring.chooses:
         return bench.scoring
     lengths = [len(work.local.renderer.encode_text(reply_text(e.reply.to_openai()))) for e in bench.train[:400]]
     mean = math.ceil(sum(lengths) / max(1, len(lengths)))
@@ -423,6 +455,7 @@ def _plan_json(
         "schema": "tuneworth.plan/1",
         "settings": settings.to_json()
         | {
+            "decoding": work.decoding.to_json(),
             "precision": work.precision.to_json(),
             "compiled_kernels": work.compiled.to_json(),
             **_memory_settings(memory),
@@ -454,9 +487,11 @@ def machine_price(work: Workshop) -> Price:
     return machine_hour_price(work.task.decision.usd_per_machine_hour, work.machine.cores, len(work.machine.gpus))
 
 
-def local_model(model_id: str, machine: Machine, precision: str = "auto") -> LocalModel:
-    """A model loaded for this machine in `precision` (bf16, fp32, or what is measured to be faster)."""
+def local_model(model_id: str, machine: Machine, precision: str = "auto", *, alone: bool = False) -> LocalModel:
+    """A model loaded for this machine in `precision` (bf16, fp32, or what is measured to be faster); see LocalModel for
+    `alone`."""
     folder = find_model(model_id)
     renderer = Renderer.load(folder.path)
     dtype = DTYPES[choose_precision(machine)[0] if precision == "auto" else precision]
-    return LocalModel(folder, renderer, load_model(folder, dtype=dtype, device=machine.device), machine.device)
+    model = load_model(folder, dtype=dtype, device=machine.device)
+    return LocalModel(folder, renderer, model, machine.device, alone=alone)

@@ -46,6 +46,8 @@ class Prepared:
     unlabelled: tuple[Example, ...] = ()
     """Requests of `data.traffic` that are no row's, in a seeded order."""
     requests_left_out: Mapping[str, int] = field(default_factory=dict)
+    schema: Mapping[str, Any] | None = None
+    """The JSON Schema of extracted objects, once it is known."""
 
 
 @contextlib.contextmanager
@@ -182,7 +184,7 @@ def read_splits(folder: RunFolder) -> Prepared:
     about = read_json(folder.splits / "splits.json")
     shape = about["shape"]
     names = ("train", "validation", "test", *(("unlabelled",) if "unlabelled" in about else ()))
-    rows = {
+    rows: dict[str, Any] = {
         name: tuple(Example.from_json(row) for row in read_jsonl(folder.splits / f"{name}.jsonl")) for name in names
     }
     return Prepared(

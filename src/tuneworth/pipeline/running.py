@@ -26,6 +26,7 @@ from tuneworth.pipeline.advising import check_fits
 from tuneworth.pipeline.candidates import check_race
 from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
+from tuneworth.pipeline.judging import check_judge, judge_arms, plan_judging
 from tuneworth.pipeline.ladder import ARMS, AT, DISTILLED, DOCUMENTS, Arm, Taught, arms_of, known_arms, misfit
 from tuneworth.pipeline.planning import Workshop, make_plan, recipe_of
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
@@ -88,8 +89,9 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
     started = None if folder.plan.is_file() else clock
     task = settled(task, folder, watcher, clock)
     work = Workshop(task, folder, trainable(read_splits(folder), task), watcher, started, allow_code=allow_code)
+    check_judge(task, work.splits)
     if wanted("plan", folder.plan):
-        make_plan(work, clock)
+        make_plan(work, clock, plan_judging if task.judge is not None else None)
 
     def due(arm: Arm) -> bool:
         return wanted("train" if arm.taught or arm.taught_there else "baseline", folder.arm_record(arm.name))
@@ -102,6 +104,9 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
             started = time.monotonic()
             run_arm(work, arm)
             folder.log("arm", name=arm.name, seconds=time.monotonic() - started)
+    if work.task.judge is not None and wanted("evaluate", folder.judge):
+        plan = read_json(folder.plan)
+        judge_arms(work, work.bench(plan["test_rows"]), plan, _seconds_left(work, plan, "judge"))
     asked = until == "probe"  # then every probe is made, at any price, and what was decided is decided again
     if asked or wanted("probe", folder.probes):
         plan = read_json(folder.plan)
@@ -116,7 +121,7 @@ def _forget_failures(task: Task, folder: RunFolder) -> None:
     """An arm that failed is not finished: the same command tries it again, and then decides again."""
     for name in arms_of(task):
         if folder.arm_record(name).is_file() and read_arm(folder, name)["status"] == "failed":
-            for path in (folder.report, folder.verdict, folder.arm_record(name)):
+            for path in (folder.report, folder.verdict, folder.judge, folder.arm_record(name)):
                 path.unlink(missing_ok=True)
 
 
@@ -236,16 +241,20 @@ def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> floa
     continued and the time it took is not known.
     """
     planned = _planned(plan, name)
-    share: float = planned * 1.05
     if work.started is None:
-        return share
+        return float(planned * 1.05)
+    return _seconds_left(work, plan, name) - float(plan["budget"][name] - planned)
+
+
+def _seconds_left(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
+    """What the run has left for a stage beside those that come after it; no bound when a run is continued."""
+    if work.started is None:
+        return math.inf
     budget = plan["budget"]
     stages = [stage for stage in budget if stage != "reserve"]
-    later = sum(budget[stage] for stage in stages[stages.index(name) + 1 :])
-    judging = budget[name] - planned
+    later = sum(budget[stage] for stage in stages[stages.index(name) + 1 :]) if name in stages else 0.0
     spent = time.monotonic() - work.started
-    left: float = work.task.budget - spent - judging - later - 0.5 * budget["reserve"]
-    return left
+    return float(work.task.budget - spent - later - 0.5 * budget["reserve"])
 
 
 def _waiting_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
@@ -290,7 +299,7 @@ def _check_arms(task: Task) -> None:
     if not task.data.traffic and DISTILLED in arms_of(task):
         cure = "name a file of requests in data.traffic, or leave the arm out"
         raise InputError(f"the arm '{DISTILLED}' needs requests without labels", where="arms", cure=cure)
-    asked = {arm.provider for arm in arms_of(task).values()}
+    asked = {arm.provider for arm in arms_of(task).values()} | {task.judge}
     for arm in arms_of(task).values():
         if arm.taught_there and arm.provider and task.providers[arm.provider].fine_tune is None:
             raise InputError(

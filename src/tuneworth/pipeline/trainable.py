@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,8 @@ from tuneworth.data import Example
 from tuneworth.errors import InputError, Problem
 from tuneworth.evaluation.metrics.jsontext import parse_json
 from tuneworth.evaluation.metrics.labels import fold
-from tuneworth.evaluation.metrics.schemas import checked_schema, validator, why_invalid
+from tuneworth.evaluation.metrics.schemas import checked_schema, derived_schema, validator, why_invalid
+from tuneworth.evaluation.metrics.spelling import spelled
 from tuneworth.pipeline.preparing import Prepared
 from tuneworth.task import Task
 
@@ -26,6 +27,8 @@ def trainable(splits: Prepared, task: Task) -> Prepared:
     Rows of kind tools are judged at every answer that calls a tool and at the last one, not only at the last: most
     calls stand in the middle. These rows share a group, since they are no independent evidence.
 
+    Objects are spelled in one way, see `_of_one_spelling`.
+
     Raises InputError that names the rows which their kind cannot be learnt or judged with, and what is wrong with
     labels or the schema.
     """
@@ -35,7 +38,20 @@ def trainable(splits: Prepared, task: Task) -> Prepared:
     if splits.kind == "tools":
         for name in ("validation", "test"):
             parts[name] = tuple(turn for example in parts[name] for turn in _turns(example))
-    return replace(splits, train=parts["train"], validation=parts["validation"], test=parts["test"])
+    found = replace(splits, train=parts["train"], validation=parts["validation"], test=parts["test"])
+    return _of_one_spelling(found, task.prompt.json_schema) if splits.kind == "extraction" else found
+
+
+def _of_one_spelling(splits: Prepared, given: Mapping[str, Any] | None) -> Prepared:
+    """Objects that are learnt from and shown, spelled in one way: that of the schema which answers are held to, `given`
+    or what these objects have in common. Test rows stay as they are, since their order does not count."""
+    shown = [*splits.train, *splits.validation]
+    schema = given if given is not None else derived_schema([parse_json(example.answer) for example in shown])
+    train, validation = (
+        tuple(replace(example, answer=spelled(parse_json(example.answer), schema)) for example in rows)
+        for rows in (splits.train, splits.validation)
+    )
+    return replace(splits, train=train, validation=validation, schema=schema)
 
 
 def _to_last_learnt(example: Example) -> Example:

@@ -14,13 +14,13 @@ _PLAIN = frozenset(["length_ratio", "mean_margin", "median_margin", "references_
 _COUNTS = frozenset(["rows_that_call", "unknown_labels", "unknown_tools"])
 _NAMES = {
     "macro_f1": "F1, mean over classes",
-    "expected_calibration_error": "expected calibration error (0 % is best)",
     "micro_f1": "F1 over all labels together",
     "f1": "F1 of a row's labels",
     "hamming_loss": "wrong label decisions (0 % is best)",
     "field_f1": "F1 of a row's fields",
     "micro_field_f1": "F1 over all fields together",
     "schema_valid": "answers that fit the schema",
+    "closed_early": "answers so long that they were closed",
     "rouge_1": "ROUGE-1",
     "rouge_2": "ROUGE-2",
     "rouge_l": "ROUGE-L",
@@ -62,6 +62,48 @@ def further_metrics(arms: Sequence[Arm]) -> Table | None:
         return None
     rows = [[_named(name), *(_shown(name, numbers.get(name)) for numbers in flat)] for name in names]
     return Table("Further measures", "On the same test rows.", ["Measure", *(str(arm["name"]) for arm in arms)], rows)
+
+
+def judged(arms: Sequence[Arm]) -> Table | None:
+    """What the task's judge says of each arm; None where nothing was judged."""
+    known = [arm for arm in arms if arm.get("judge")]
+    if not known:
+        return None
+    rows = []
+    for arm in known:
+        found = arm["judge"]
+        why = ", ".join(f"{times} times {reason}" for reason, times in (found.get("why_no_verdict") or {}).items())
+        without = f"{_count(found.get('no_verdict'))}{f' ({why})' if why else ''}"
+        numbers = (_percent(found.get("score")), _count(found.get("rows")), without)
+        rows.append([str(arm["name"]), *numbers, _percent(found.get("same_in_both_orders"))])
+    about = (
+        f"{known[0]['judge'].get('model')} compared each answer with the wanted one, in both orders: 100 % if all were "
+        "better, 50 % if as good, 0 % if worse. Whether people agree with it is said with the verdict."
+    )
+    head = ["Arm", "Score", "Rows", "Without a verdict", "The same in both orders"]
+    return Table("The judge", about, head, rows)
+
+
+def calibration(arms: Sequence[Arm]) -> Table | None:
+    """How sure each arm is and how often it is right; None where no arm answers with labels."""
+    known = [arm for arm in arms if arm.get("calibration")]
+    if not known:
+        return None
+    rows = []
+    for arm in known:
+        found = arm["calibration"]
+        error = found.get("error")
+        bins = "; ".join(
+            f"{percent(one['confidence'])} sure, {percent(one['right'])} right ({count(one['rows'])} rows)"
+            for one in found.get("bins") or ()
+        )
+        shown = f"not measured: {found.get('why')}" if error is None else percent(error)
+        rows.append([str(arm["name"]), shown, _count(found.get("rows")) if error is not None else "-", bins or "-"])
+    about = (
+        "The expected calibration error is how far apart being sure and being right are, over ten bins weighted by "
+        "their rows; 0 % is best. Only rows by which an arm tells a probability of its own answer count."
+    )
+    return Table("Is it right as often as it is sure?", about, ["Arm", "Error", "Rows", "Bins"], rows)
 
 
 def fields(arms: Sequence[Arm]) -> Table | None:
@@ -147,6 +189,10 @@ def _field(row: Arm | None) -> str:
 def _loss(row: Arm | None) -> str:
     value = (row or {}).get("nats_per_token")
     return "not measured" if value is None else f"{value:.3f}"
+
+
+def _percent(value: Any) -> str:
+    return percent(value) if isinstance(value, int | float) else "not measured"
 
 
 def _count(value: Any) -> str:

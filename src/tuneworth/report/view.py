@@ -15,7 +15,7 @@ from typing import Any
 from tuneworth.decision.wording import about, percent, usd
 from tuneworth.report.charts import Axis, Lines, Mark, Series, linear_axis, log_axis, short_count, short_usd
 from tuneworth.report.data import Document, ReportData
-from tuneworth.report.kinds import Table, fields, further_metrics, not_allowed, turns
+from tuneworth.report.kinds import Table, calibration, fields, further_metrics, judged, not_allowed, turns
 
 _DASHES = ("", "7 5", "2 5", "12 4 2 4", "1 8")
 _SEVERITIES = ("error", "warn", "info")
@@ -303,12 +303,28 @@ class View:
     @property
     def measures(self) -> Sequence[Table]:
         """Numbers beside the score, of all arms."""
-        return [table for table in (further_metrics(self.done), turns(self.done)) if table is not None]
+        tables = (further_metrics, calibration, judged, turns)
+        return [table for make in tables if (table := make(self.done)) is not None]
 
     @property
     def faults(self) -> Sequence[Table]:
         """Fields and answers that go wrong, of the arms whose mistakes are laid open."""
         return [table for table in (fields(self.shown), not_allowed(self.shown)) if table is not None]
+
+    @cached_property
+    def reliability_lines(self) -> Lines | None:
+        """How often each arm is right over how sure it is, beside the diagonal of one that is both alike."""
+        series, words = [Series("as often as it is sure", "thin", [(0.0, 0.0), (1.0, 1.0)], "7 5")], []
+        for arm in self.done:
+            bins = (arm.get("calibration") or {}).get("bins") or ()
+            if bins:
+                points = [(one["confidence"], one["right"]) for one in bins]
+                series.append(Series(arm["name"], arm["tone"], points, dots=True))
+                words.append(f"{arm['name']}: error {percent(arm['calibration']['error'])}")
+        if not words:
+            return None
+        x, y = (linear_axis([0.0, 1.0], percent, (0.0, 1.0)) for _ in "xy")
+        return Lines("Right as often as sure", "; ".join(words), x, y, "how sure", "share right", series)
 
     # --- mistakes ---
 

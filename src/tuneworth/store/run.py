@@ -73,6 +73,11 @@ class RunFolder:
         return self.path / "probes.json"
 
     @property
+    def judge(self) -> Path:
+        """What the task's judge says of the arms, and whether it agrees with people."""
+        return self.path / "judge.json"
+
+    @property
     def learning_curve(self) -> Path:
         """The scores of one fine-tuned arm over the rows it learnt from."""
         return self.path / "learning_curve.json"

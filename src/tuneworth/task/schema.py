@@ -159,7 +159,7 @@ class Training(Section):
     )
     seeds: int = Field(1, ge=1, le=10, description="trainings per arm; the best on validation is used")
     precision: Precision = Field("auto", description="bf16 or fp32; auto is what is measured to be faster here")
-    deterministic: bool = Field(False, description="on a GPU: the same bits each time, somewhat slower")
+    deterministic: bool = Field(False, description="the same bits each time; each prompt is asked alone, which is slow")
     trackers: list[Tracker] = Field([], description="also log to these; their libraries must be installed")
 
 
@@ -180,6 +180,9 @@ class Task(Section):
         "auto",
         pattern=r"^[a-z][a-z0-9-]{0,39}$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="the score that the verdict is made from: auto, a name, or your own package.module:function",
+    )
+    judge: str | None = Field(
+        None, min_length=1, description="who compares texts with the wanted ones: a name of providers, or a local model"
     )
     decision: Decision = Field(default_factory=Decision, description="what the verdict weighs")
     training: Training = Field(default_factory=Training, description="settings of the training; auto when absent")

@@ -18,10 +18,13 @@ from tuneworth.evaluation.metrics.pairs import pair_kit
 from tuneworth.evaluation.metrics.texts import text_kit
 from tuneworth.task import Task
 
+JUDGE = "judge"
+"""The metric of a verdict that is made from what the task's judge says; rows are scored by the default beside it."""
+
 
 def main_metric(task: Task, kind: str) -> str:
-    """The name of the metric that the verdict of `task` is made from."""
-    return metric_names(kind)[0] if task.metric == "auto" else task.metric
+    """The name of the metric that rows are scored by, and that the verdict of `task` is made from unless a judge is."""
+    return metric_names(kind)[0] if task.metric in ("auto", JUDGE) else task.metric
 
 
 def metric_names(kind: str) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
-"""Classification: one label a row. Accuracy, F1 averaged over classes, calibration, and "none of these"."""
+"""Classification: one label a row. Accuracy, F1 averaged over classes, and "none of these"."""
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections import Counter
@@ -18,7 +17,6 @@ _NONE = re.compile(
     r"(none|no(ne)?[ _-](of[ _-](these|them|the[ _-]above)|intent|label|match)|others?|oos|unknown|nothing"
     r"|out[ _-]of[ _-](scope|domain))"
 )
-CALIBRATION_BINS = 10
 
 
 def fold(text: str) -> str:
@@ -83,7 +81,6 @@ def label_kit(labels: Sequence[str]) -> Kit:
         found: dict[str, Any] = {
             "accuracy": sum(a.parsed == a.wanted for a in answers) / len(answers),
             "macro_f1": macro_f1([a.wanted for a in answers], [a.parsed for a in answers]),
-            "expected_calibration_error": calibration_error(answers),
         }
         if none is not None:
             found["none_of_these"] = none_of_these(answers, none)
@@ -98,19 +95,6 @@ def macro_f1(wanted: Sequence[str], given: Sequence[str | None]) -> float:
     right = Counter(w for w, g in zip(wanted, given, strict=True) if w == g)
     classes = [label for label in {*rows, *named} if label is not None]
     return sum(2 * right[label] / (rows[label] + named[label]) for label in classes) / len(classes)
-
-
-def calibration_error(answers: Sequence[Answer]) -> float | None:
-    """Expected calibration error (Naeini et al. 2015) over ten equal bins of the answered label's probability: how far
-    confidence and accuracy lie apart, weighted by rows. None where a row has no probability."""
-    confidences = [answer.parts.get("confidence") for answer in answers]
-    if not answers or any(confidence is None for confidence in confidences):
-        return None
-    bins: dict[int, list[float]] = {}
-    for confidence, answer in zip(confidences, answers, strict=True):
-        place = min(CALIBRATION_BINS - 1, math.floor(float(confidence or 0.0) * CALIBRATION_BINS))
-        bins.setdefault(place, []).append(float(answer.parsed == answer.wanted) - float(confidence or 0.0))
-    return sum(abs(sum(gaps)) for gaps in bins.values()) / len(answers)
 
 
 def none_of_these(answers: Sequence[Answer], none: str) -> dict[str, Any]:

@@ -89,6 +89,7 @@ def _totals(examples: Sequence[Example], answers: Sequence[Answer], schema: Mapp
         "field_f1": f1 / count,
         "micro_field_f1": _f1(right_of.total(), given_of.total(), wanted_of.total()),
         "schema_valid": valid / count if schema is not None else None,
+        "closed_early": sum(answer.parts.get("closed", 0.0) for answer in answers) / count,
         "why_invalid": dict(reasons.most_common(_REASONS)),
         "fields": [_field(name, wanted_of, given_of, right_of) for name, _ in wanted_of.most_common(_FIELDS)],
     }
