@@ -35,9 +35,9 @@ from tuneworth.evaluation.prompts import FULL, SHORT, PromptForm, Told, prompt_f
 from tuneworth.evaluation.summary import summary
 from tuneworth.models.machine import this_machine
 from tuneworth.models.tuning import Recipe
-from tuneworth.pipeline.planning import local_model
 from tuneworth.pipeline.preparing import Prepared
 from tuneworth.pipeline.trainable import trainable
+from tuneworth.pipeline.workshop import local_model
 from tuneworth.task import load_task
 from tuneworth.training import Settings
 

@@ -27,7 +27,7 @@ from tuneworth.evaluation.retrieved import Neighbours
 from tuneworth.evaluation.watching import Silent
 from tuneworth.models.machine import this_machine
 from tuneworth.pipeline.ladder import ARMS
-from tuneworth.pipeline.planning import local_model
+from tuneworth.pipeline.workshop import local_model
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder
 from tuneworth.task import load_task

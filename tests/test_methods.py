@@ -25,8 +25,8 @@ from tuneworth.models.machine import this_machine
 from tuneworth.models.sources import find_model
 from tuneworth.pipeline import planning, running
 from tuneworth.pipeline.ladder import arms_of
-from tuneworth.pipeline.planning import local_model
 from tuneworth.pipeline.preparing import read_splits
+from tuneworth.pipeline.workshop import local_model
 from tuneworth.task import load_task
 from tuneworth.training import loop
 from tuneworth.training.loss import total_loss

@@ -29,7 +29,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from tuneworth.models.adapters import add_lora, save_adapter, trainable
 from tuneworth.models.kernels import compile_kernels
 from tuneworth.models.machine import compiled_folder, this_machine
-from tuneworth.pipeline.planning import local_model
+from tuneworth.pipeline.workshop import local_model
 from tuneworth.training import Hooks, Pack, Row, Settings, answer_loss, train
 
 _IMPORTED = time.perf_counter()

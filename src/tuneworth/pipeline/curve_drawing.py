@@ -20,8 +20,8 @@ from tuneworth.decision.statistics import mean_interval
 from tuneworth.evaluation.arms import Bench, answered, stratified
 from tuneworth.evaluation.curve import JUDGING_ROWS, classical_curve, curve_set, curve_sizes, finalist
 from tuneworth.evaluation.tuned import Job, training_alone
-from tuneworth.pipeline.planning import Workshop
 from tuneworth.pipeline.probe_planning import curve_point
+from tuneworth.pipeline.workshop import Workshop
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.run import RunFolder
 

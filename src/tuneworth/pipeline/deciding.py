@@ -14,7 +14,8 @@ from tuneworth.evaluation.metrics import main_metric
 from tuneworth.evaluation.metrics.choosing import JUDGE
 from tuneworth.pipeline.judging import judge_document, judged_scores
 from tuneworth.pipeline.ladder import arms_of
-from tuneworth.pipeline.planning import Workshop, machine_price
+from tuneworth.pipeline.planning import machine_price
+from tuneworth.pipeline.workshop import Workshop
 from tuneworth.store.atomic import read_json, read_jsonl, write_json
 from tuneworth.store.cache import sha256_of
 from tuneworth.store.looks import digest, look

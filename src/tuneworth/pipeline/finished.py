@@ -16,9 +16,9 @@ from tuneworth.evaluation.retrieved import Neighbours
 from tuneworth.evaluation.watching import Silent
 from tuneworth.inference import Chat, Sampling
 from tuneworth.models.machine import this_machine
-from tuneworth.pipeline.planning import local_model
 from tuneworth.pipeline.preparing import read_splits, vectors_of
 from tuneworth.pipeline.trainable import trainable
+from tuneworth.pipeline.workshop import local_model
 from tuneworth.rendering import Tools
 from tuneworth.store.atomic import read_json
 from tuneworth.store.run import RunFolder, read_arm

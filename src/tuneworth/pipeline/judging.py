@@ -31,8 +31,8 @@ from tuneworth.evaluation.metrics.choosing import JUDGE
 from tuneworth.evaluation.records import RawAnswer
 from tuneworth.models.sources import check_model_id
 from tuneworth.pipeline.ladder import arms_of
-from tuneworth.pipeline.planning import Workshop
 from tuneworth.pipeline.preparing import Prepared
+from tuneworth.pipeline.workshop import Workshop
 from tuneworth.plan.judging import JudgePlan, afford_judge
 from tuneworth.store.atomic import read_json, read_jsonl, write_json, write_jsonl
 from tuneworth.store.run import RunFolder, read_arm, write_arm

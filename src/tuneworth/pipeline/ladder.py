@@ -24,7 +24,7 @@ from tuneworth.plan import Prompts
 from tuneworth.task import Task
 
 if TYPE_CHECKING:
-    from tuneworth.pipeline.planning import Workshop
+    from tuneworth.pipeline.workshop import Workshop
 
 CLASSICAL, ZERO_SHOT, FEW_SHOT, RETRIEVED = "classical", "zero-shot", "few-shot", "retrieved"
 REWORDED, SEARCHED, DOCUMENTS = "reworded", "searched", "documents"

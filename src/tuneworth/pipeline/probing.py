@@ -29,9 +29,9 @@ from tuneworth.evaluation.scope import Strangers, strangers
 from tuneworth.evaluation.tuned import Job
 from tuneworth.pipeline.curve_drawing import draw_classical_curve, draw_curve
 from tuneworth.pipeline.ladder import arms_of
-from tuneworth.pipeline.planning import Workshop
 from tuneworth.pipeline.probe_planning import predicted
 from tuneworth.pipeline.teaching import form_again
+from tuneworth.pipeline.workshop import Workshop
 from tuneworth.plan.budget import reserve_seconds
 from tuneworth.plan.probing import (
     AT_ONCE,

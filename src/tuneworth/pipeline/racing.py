@@ -29,16 +29,17 @@ from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.machine import this_machine
 from tuneworth.pipeline.candidates import Candidate, find_candidates
 from tuneworth.pipeline.ladder import Taught, arms_of
-from tuneworth.pipeline.planning import Workshop, memory_of, recipe_of, training_rates
+from tuneworth.pipeline.measuring import recipe_of, training_rates
+from tuneworth.pipeline.planning import memory_of
 from tuneworth.pipeline.preparing import Prepared, read_splits
-from tuneworth.pipeline.settling import settings_of
+from tuneworth.pipeline.settling import loop_settings, settings_of
 from tuneworth.pipeline.trainable import trainable
-from tuneworth.plan import EVALUATIONS, Pace, Round, TrainingPlan, next_round, race_limit
+from tuneworth.pipeline.workshop import Workshop
+from tuneworth.plan import Course, Pace, Round, Rows, TrainingPlan, next_round, race_limit
 from tuneworth.plan.budget import reserve_seconds
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.run import RunFolder
 from tuneworth.task import Task, format_seconds
-from tuneworth.training import Settings
 
 SCHEMA = "tuneworth.race/1"
 _LOOK_ROWS = 8  # of the loop's own evaluation; a round is judged afterwards, on more
@@ -182,9 +183,10 @@ def _pace(track: _Track, candidate: Candidate) -> Pace:
     answer, train = training_rates(
         work, bench, settings, _taught(track.task), memory_of(work, bench, settings).micro_batch_tokens
     )
-    seeds = track.task.training.seeds
-    looks = 1.5 * answer.seconds(len(bench.validation), EVALUATIONS * seeds)
-    whole = float(settings.epochs.value) * len(bench.train) * train * seeds + looks
+    epochs, seeds = float(settings.epochs.value), track.task.training.seeds
+    course = Course(epochs, int(settings.batch_size.value), seeds, answer, train)
+    whole = epochs * len(bench.train) * train * seeds
+    whole += course.looking(Rows(len(bench.train), len(bench.validation), 0))
     return Pace(load, train, answer.a_row, min(whole, _TRAINED_SHARE * max(0.0, track.left_seconds)))
 
 
@@ -251,22 +253,17 @@ def _job(work: Workshop, bench: Bench, taught: Taught, rows: int, seconds: float
     """One pass over `rows` rows by the settings of the whole training, with a learning rate that falls to zero."""
     settings: TrainingPlan = settings_of(work, bench)
     memory = memory_of(work, bench, settings)
-    values = {name: setting["value"] for name, setting in settings.to_json().items()}
-    batch_size = min(int(values["batch_size"]), rows)
+    batch_size = min(int(settings.batch_size.value), rows)
     steps = -(-rows // batch_size)
+    whole = loop_settings(work, settings.to_json(), steps, all_weights=taught.all_weights)
     return Job(
         form=taught.form_of(bench),
-        settings=Settings(
-            steps=steps,
+        settings=replace(
+            whole,
             batch_size=batch_size,
-            learning_rate=values["full_learning_rate" if taught.all_weights else "learning_rate"],
-            warmup_steps=max(1, round(values["warmup_share"] * steps)),
             evaluate_every=steps,
-            seed=work.task.seed,
-            schedule=values["schedule"],
             maximum_tokens=memory.micro_batch_tokens,
             maximum_seconds=seconds,
-            device=work.machine.device,
         ),
         recipe=recipe_of(settings.to_json(), taught.all_weights, work.task.seed),
         recompute=memory.recompute,

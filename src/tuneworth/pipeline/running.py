@@ -10,6 +10,7 @@ import contextlib
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,17 @@ from tuneworth.pipeline.deciding import write_verdict
 from tuneworth.pipeline.finished import Run
 from tuneworth.pipeline.judging import check_judge, judge_arms, plan_judging
 from tuneworth.pipeline.ladder import ARMS, AT, DISTILLED, DOCUMENTS, Arm, Taught, arms_of, known_arms, misfit
-from tuneworth.pipeline.planning import Workshop, make_plan, recipe_of
+from tuneworth.pipeline.measuring import recipe_of
+from tuneworth.pipeline.planning import make_plan
 from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.probing import run_probes
 from tuneworth.pipeline.racing import settled
 from tuneworth.pipeline.reporting import write_report
+from tuneworth.pipeline.settling import loop_settings
 from tuneworth.pipeline.teaching import NothingTaughtError, teach
 from tuneworth.pipeline.trainable import trainable
-from tuneworth.plan import EVALUATIONS, TEACHING
+from tuneworth.pipeline.workshop import Workshop
+from tuneworth.plan import TEACHING
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import Task, load_task
@@ -199,21 +203,12 @@ def _learning(plan: Mapping[str, Any], name: str, rows: int, before: Before | No
 
 
 def _settings(work: Workshop, plan: Mapping[str, Any], name: str, taught: Taught) -> Settings:
-    values = {key: setting["value"] for key, setting in plan["settings"].items()}
-    steps = _steps(work, plan, name)
-    return Settings(
-        steps=steps,
-        batch_size=values["batch_size"],
-        learning_rate=values["full_learning_rate" if taught.all_weights else "learning_rate"],
-        warmup_steps=max(1, round(values["warmup_share"] * steps)),
-        evaluate_every=max(1, -(-steps // EVALUATIONS)),
-        seed=work.task.seed,
-        schedule=values["schedule"],
-        maximum_tokens=values["micro_batch_tokens"],
-        patience=work.task.training.patience,
+    settings = plan["settings"]
+    return replace(
+        loop_settings(work, settings, _steps(work, plan, name), all_weights=taught.all_weights),
+        maximum_tokens=settings["micro_batch_tokens"]["value"],
         evaluation_seconds=plan["trainings"][name]["evaluation_seconds"],
         maximum_seconds=_maximum_seconds(work, plan, name) / work.task.training.seeds,
-        device=work.machine.device,
     )
 
 

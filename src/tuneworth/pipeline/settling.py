@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 from tuneworth.evaluation.arms import Bench, stratified
 from tuneworth.evaluation.prompts import SHORT
 from tuneworth.models.architecture import Architecture
 from tuneworth.pipeline.continuing import continued
-from tuneworth.plan import TrainingPlan, training_plan
-
-if TYPE_CHECKING:
-    from tuneworth.pipeline.planning import Workshop
+from tuneworth.pipeline.workshop import Workshop
+from tuneworth.plan import EVALUATIONS, TrainingPlan, training_plan
+from tuneworth.training import Settings
 
 _COUNTED_ROWS = 256  # whose trained tokens are counted
 
@@ -26,6 +26,23 @@ def settings_of(work: Workshop, bench: Bench) -> TrainingPlan:
         preference=bench.kind == "preference",
         trained_tokens=_trained_tokens(work, bench),
         adapter_parameters_a_rank=facts.lora_parameters(1),
+    )
+
+
+def loop_settings(work: Workshop, settings: Mapping[str, Any], steps: int, *, all_weights: bool) -> Settings:
+    """What the training loop is told, from the settings of a plan; how long it may take and how much it may hold at a
+    time are added by who knows."""
+    values = {name: setting["value"] for name, setting in settings.items()}
+    return Settings(
+        steps=steps,
+        batch_size=values["batch_size"],
+        learning_rate=values["full_learning_rate" if all_weights else "learning_rate"],
+        warmup_steps=max(1, round(values["warmup_share"] * steps)),
+        evaluate_every=max(1, -(-steps // EVALUATIONS)),
+        seed=work.task.seed,
+        schedule=values["schedule"],
+        patience=work.task.training.patience,
+        device=work.machine.device,
     )
 
 

@@ -16,7 +16,7 @@ from tuneworth.evaluation.distilled import taught_rows
 from tuneworth.evaluation.forms import Form
 from tuneworth.evaluation.tuned import Before
 from tuneworth.pipeline.ladder import Arm, arms_of
-from tuneworth.pipeline.planning import Workshop
+from tuneworth.pipeline.workshop import Workshop
 from tuneworth.store.atomic import read_json, read_jsonl, write_json, write_jsonl
 from tuneworth.store.run import read_arm
 
