@@ -682,7 +682,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a training takes its share although the budget is spent", "pipeline/running.py",
-        "    return left\n\n\ndef _planned", "    return max(share, left)\n\n\ndef _planned",
+        "    return _seconds_left(work, plan, name) - float(plan[\"budget\"][name] - planned)", "    return planned",
         "pipeline/test_budget_kept.py", "test_a_training",
     ),
     Mutation(
@@ -823,6 +823,8 @@ MUTATIONS = [
         "a lone token sees one key too few", "models/single.py",
         "values[:, None, :length]", "values[:, None, :length].roll(1, 2)",
         "models", "test_law_6_the_logits_of_a_compiled_token_are_exact",
+    ),
+    Mutation(
         "hosted training: a job whose reply was lost is begun again", "inference/hosted_jobs.py",
         "if tried and (known := self.find(training_file)) is not None:",
         "if tried and (known := None) is not None:",
@@ -868,6 +870,8 @@ MUTATIONS = [
         "hosted training: naming the arm is permission to pay", "pipeline/running.py",
         "if arm.taught_there and arm.provider and task.providers[arm.provider].fine_tune is None:", "if False:",
         "pipeline/test_arms_of_a_run.py", "test_a_training_that_is_paid_for",
+    ),
+    Mutation(
         "objects are learnt in an order that they cannot be written in", "pipeline/trainable.py",
         'return _of_one_spelling(found, task.prompt.json_schema) if splits.kind == "extraction" else found',
         "return replace(found, schema=_of_one_spelling(found, task.prompt.json_schema).schema)",
@@ -920,6 +924,21 @@ MUTATIONS = [
         "pairs that are to be alone are weighed side by side", "evaluation/local.py",
         "[[example] for example in examples] if self._alone else [examples]", "[examples]",
         "evaluation", "test_law_35_alone_no_preference",
+    ),
+    Mutation(
+        "race: the better half is dropped", "pipeline/racing.py",
+        "kept = ranked[: (len(ranked) + 1) // 2]", "kept = ranked[len(ranked) // 2 :]",
+        "pipeline/test_racing.py", "",
+    ),
+    Mutation(
+        "race: candidates are told of test rows", "pipeline/racing.py",
+        "trainable(read_splits(folder), task), test=())", "trainable(read_splits(folder), task))",
+        "pipeline/test_racing.py", "",
+    ),
+    Mutation(
+        "race: as long as a whole training", "plan/racing.py",
+        "RACE_SHARE = 0.5 ", "RACE_SHARE = 1.5 ",
+        "pipeline/test_racing.py", "",
     ),
 ]  # fmt: skip
 
