@@ -81,7 +81,15 @@ def test_the_worse_half_is_dropped_no_test_row_is_seen_and_the_rest_of_the_run_h
         assert bench.test == ()
         return genuine(bench, model, form, examples)
 
+    opened = racing._Track.at
+
+    def at(track: Any, candidate: Any) -> Any:
+        work = opened(track, candidate)
+        assert work.splits.test == ()
+        return work
+
     monkeypatch.setattr(racing, "answered", answered)
+    monkeypatch.setattr(racing._Track, "at", at)
     for number, share in enumerate((0.5, 0.7, 0.6)):
         clever(number, share)
     run = running.run(task(place), out=tmp_path / "run", until="train")
