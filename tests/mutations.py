@@ -940,6 +940,16 @@ MUTATIONS = [
         "RACE_SHARE = 0.5 ", "RACE_SHARE = 1.5 ",
         "pipeline/test_racing.py", "",
     ),
+    Mutation(
+        "what a plan leaves out stays out", "pipeline/second_look.py",
+        "    if not isinstance(found, Trained):", "    if True:",
+        "pipeline/test_budget_kept.py", "test_a_training_that_the_plan_left_out",
+    ),
+    Mutation(
+        "a second look takes time that is gone", "pipeline/second_look.py",
+        "course.fit(total - spent - ", "course.fit(total - ",
+        "pipeline/test_budget_kept.py", "test_a_training_that_the_plan_left_out",
+    ),
 ]  # fmt: skip
 
 

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
+from test_run import write_rows
+from tiny import tiny_model, write_tokenizer
+from tuneworth.evaluation.watching import Silent
 from tuneworth.pipeline import running
+from tuneworth.pipeline.ladder import ARMS
+from tuneworth.pipeline.preparing import read_splits
+from tuneworth.pipeline.trainable import trainable
+from tuneworth.pipeline.workshop import Workshop
+from tuneworth.store.atomic import read_json, write_json
+from tuneworth.store.run import RunFolder
+from tuneworth.task import load_task
 
 PLAN = {
     "budget": {"before": 50.0, "zero-shot": 10.0, "lora-short": 250.0, "lora-full": 30.0, "reserve": 20.0},
@@ -71,3 +81,45 @@ def test_a_dear_prompt_whose_time_is_gone_is_not_begun_either() -> None:
     }
     assert running._too_late(work(60), plan, "retrieved") is None
     assert "0 s of the budget are left of 20 s" in str(running._too_late(work(90), plan, "retrieved"))
+
+
+def test_a_training_that_the_plan_left_out_has_its_turn_when_the_stages_before_it_were_quick(tmp_path: Path) -> None:
+    tiny_model().float().save_pretrained(tmp_path / "model")
+    write_tokenizer(tmp_path / "model")
+    write_rows(tmp_path / "train.csv", 120, 1)
+    write_rows(tmp_path / "test.csv", 40, 2)
+    task = load_task(
+        None,
+        {"data.train": str(tmp_path / "train.csv"), "data.test": str(tmp_path / "test.csv"), "budget": "10m",
+         "models": [str(tmp_path / "model")], "arms": ["classical", "zero-shot", "lora-short"], "training.epochs": 1},
+    )  # fmt: skip
+    run = running.run(task, out=tmp_path / "run", until="plan")
+    plan = run.plan
+    seconds = plan["budget"].pop("lora-short")
+    del plan["trainings"]["lora-short"]
+    plan["budget"]["zero-shot"] += seconds  # as if it had been measured at a bad moment
+    plan["skipped"] = {"lora-short": "no time"}
+    write_json(tmp_path / "run" / "plan.json", plan)
+    folder = RunFolder(tmp_path / "run")
+
+    def turn(spent: float | None) -> str:
+        folder.arm_record("lora-short").unlink(missing_ok=True)
+        write_json(folder.plan, plan)
+        begun = None if spent is None else time.monotonic() - spent
+        work = Workshop(task, folder, trainable(read_splits(folder), task), Silent(), begun)
+        running.run_arm(work, ARMS["lora-short"])
+        return str(running.read_arm(folder, "lora-short")["status"])
+
+    assert turn(None) == "skipped"  # nobody knows what a continued run has left
+    assert turn(598) == "skipped"
+    assert read_json(folder.plan) == plan
+    assert turn(100) == "done"
+    now = read_json(folder.plan)
+    assert now["skipped"] == {}
+    assert now["trainings"]["lora-short"]["epochs"] >= 0.5
+    assert sum(now["budget"].values()) == pytest.approx(600)
+    assert min(now["budget"].values()) >= 0
+    assert now["budget"]["before"] + now["budget"]["classical"] + now["budget"]["zero-shot"] == pytest.approx(
+        100, abs=5
+    )
+    assert all(probe["why"] for probe in now["probes"].values())  # what is left is theirs, but none is promised

@@ -35,6 +35,7 @@ from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.probing import run_probes
 from tuneworth.pipeline.racing import settled
 from tuneworth.pipeline.reporting import write_report
+from tuneworth.pipeline.second_look import second_look
 from tuneworth.pipeline.settling import loop_settings
 from tuneworth.pipeline.teaching import NothingTaughtError, teach
 from tuneworth.pipeline.trainable import trainable
@@ -131,8 +132,9 @@ def _forget_failures(task: Task, folder: RunFolder) -> None:
 
 def run_arm(work: Workshop, arm: Arm) -> None:
     """Run one arm as planned, or write down why not."""
-    plan = read_json(work.folder.plan)
-    bench = work.bench(plan["test_rows"])
+    planned = read_json(work.folder.plan)
+    bench = work.bench(planned["test_rows"])
+    plan = second_look(work, bench, planned, arm)
     why = _left_out(work, plan, arm)
     if why is not None:
         leave_out(bench, arm.name, arm.family, why, model=work.model_of(arm).name)
