@@ -259,3 +259,16 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-10) -> bool:
         return False
     a, b = a.detach(), b.detach()
     return a.numel() == 0 or float((a - b).abs().max()) <= tolerance * max(float(b.abs().max()), 1e-300)
+
+
+def saved_adapters(folder: Path) -> None:
+    """Two unlike LoRA adapters of the tiny model, in the folders a and b."""
+    from tuneworth.models.adapters import add_lora, save_adapter
+
+    for number, name in enumerate(("a", "b")):
+        tuned = add_lora(tiny_model(), rank=2 + number, alpha=8, seed=number)
+        with torch.no_grad():
+            for key, parameter in tuned.named_parameters():
+                if "lora_B" in key:
+                    parameter.normal_(generator=torch.Generator().manual_seed(number))
+        save_adapter(tuned, folder / name, "tiny")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny import KINDS, plain_greedy, plain_twin, random_ids, tiny_model
+from tiny import KINDS, plain_greedy, plain_twin, random_ids, saved_adapters, tiny_model
 from tuneworth.inference import Engine, Request
 from tuneworth.inference.cache import Prefix, token_bytes
 from tuneworth.inference.prefixes import PrefixTree
-from tuneworth.models.adapters import add_adapter, add_lora, load_adapter, remove_adapter, save_adapter
+from tuneworth.models.adapters import add_adapter, add_lora, load_adapter, remove_adapter
 from tuneworth.models.packed import PackedDecoder
 
 NEVER = 10**6
@@ -178,14 +178,9 @@ def test_law_6_packed_weights_give_the_models_own_logits(kind: str) -> None:
 def test_adapters_are_mixed_in_one_batch_without_touching_each_other(tmp_path: Path) -> None:
     prompts = [[*random_ids(8, seed=4), n] for n in range(6)]
     alone: dict[str, list[list[int]]] = {"": _answers(Engine(tiny_model(), end_id=NEVER), prompts)}
-    for number, name in enumerate(("a", "b")):
-        tuned = add_lora(tiny_model(), rank=2 + number, alpha=8, seed=number)
-        with torch.no_grad():
-            for key, parameter in tuned.named_parameters():
-                if "lora_B" in key:
-                    parameter.normal_(generator=torch.Generator().manual_seed(number))
-        alone[name] = _answers(Engine(tuned, end_id=NEVER), prompts)
-        save_adapter(tuned, tmp_path / name, "tiny")
+    saved_adapters(tmp_path)
+    for name in ("a", "b"):
+        alone[name] = _answers(Engine(load_adapter(tiny_model(), tmp_path / name), end_id=NEVER), prompts)
     both = load_adapter(tiny_model(), tmp_path / "a", name="a")
     engine = Engine(both, end_id=NEVER)
     assert _answers(engine, prompts) == alone["a"]

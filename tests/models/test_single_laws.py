@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from tiny import plain_greedy, plain_twin, random_ids, tiny_model
+from tiny import plain_greedy, plain_twin, random_ids, saved_adapters, tiny_model
 from tuneworth.inference import Engine, Request
 from tuneworth.models import kernels, packed
-from tuneworth.models.adapters import add_adapter, add_lora, load_adapter, save_adapter
+from tuneworth.models.adapters import add_adapter, load_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, at its import
 NEVER = 10**6
@@ -84,13 +84,7 @@ def test_law_6_the_last_of_several_rows_goes_on_where_it_stands(passes: list[int
 
 def test_adapters_answer_a_lone_request_each_for_itself(passes: list[int], tmp_path: Path) -> None:
     prompt = random_ids(8, seed=4)
-    for number, name in enumerate(("a", "b")):
-        tuned = add_lora(tiny_model(), rank=2 + number, alpha=8, seed=number)
-        with torch.no_grad():
-            for key, parameter in tuned.named_parameters():
-                if "lora_B" in key:
-                    parameter.normal_(generator=torch.Generator().manual_seed(number))
-        save_adapter(tuned, tmp_path / name, "tiny")
+    saved_adapters(tmp_path)
     both = load_adapter(tiny_model(), tmp_path / "a", name="a")
     add_adapter(both, tmp_path / "b", "b")
     engine = Engine(both, end_id=NEVER)
