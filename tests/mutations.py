@@ -926,12 +926,44 @@ MUTATIONS = [
         "evaluation", "test_law_35_alone_no_preference",
     ),
     Mutation(
+        "search: what was won is told by the rows that chose it", "pipeline/searching.py",
+        "one.outcomes[-1].scores[count:])", "one.outcomes[-1].scores[:count])",
+        "pipeline/test_searching.py", "",
+    ),
+    Mutation(
+        "search: what lost on rows that did not choose it is used", "pipeline/searching.py",
+        "if pair.difference <= 0:", "if pair.difference <= -2:",
+        "pipeline/test_searching.py", "",
+    ),
+    Mutation(
+        "search: trials are judged on test rows", "pipeline/trying.py",
+        "        answers = answered(whole, work.local, job.form, judged)",
+        "        answers = answered(whole, work.local, job.form, read_splits(track.folder).test[: len(judged)])",
+        "pipeline/test_searching.py", "law_7",
+    ),
+    Mutation(
+        "search: what was found never reaches the plan", "pipeline/settling.py",
+        'values = found.get("settings", {}) if tried is None else tried', "values = {} if tried is None else tried",
+        "pipeline/test_searching.py", "",
+    ),
+    Mutation(
+        "search: a stopped one begins anew", "pipeline/searching.py",
+        "if kept.get(\"settings\") != dict(one.settings):", "if True:",
+        "pipeline/test_searching.py", "stopped",
+    ),
+    Mutation(
+        "search: trainings that take more than the time allows are planned", "plan/searching.py",
+        "longest = min(whole_rows, int((room - judged * answering) / a_row))",
+        "longest = min(whole_rows, int(allowance / a_row))",
+        "plan/test_search_plan.py", "",
+    ),
+    Mutation(
         "race: the better half is dropped", "pipeline/racing.py",
         "kept = ranked[: (len(ranked) + 1) // 2]", "kept = ranked[len(ranked) // 2 :]",
         "pipeline/test_racing.py", "",
     ),
     Mutation(
-        "race: candidates are told of test rows", "pipeline/racing.py",
+        "race: candidates are told of test rows", "pipeline/trying.py",
         "trainable(read_splits(folder), task), test=())", "trainable(read_splits(folder), task))",
         "pipeline/test_racing.py", "",
     ),

@@ -56,6 +56,7 @@ Kind = Annotated[str | None, typer.Option("--kind", help=_help("kind"))]
 Input = Annotated[str | None, typer.Option("--input", help=_help("data.columns.input"))]
 Output = Annotated[str | None, typer.Option("--output", help=_help("data.columns.output"))]
 From = Annotated[Path | None, typer.Option("--from", help=_help("training.from"))]
+Search = Annotated[bool, typer.Option("--search", help=_help("training.search"))]
 Out = Annotated[Path | None, typer.Option("--out", help="the run folder; runs/<name>-<hash> when absent")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="any key of the task file, as training.epochs=3")]
 Code = Annotated[bool, typer.Option("--allow-code", help="run the task file's own metric, which is Python code")]
@@ -111,6 +112,7 @@ def run(
     input_: Input = None,
     output: Output = None,
     from_: From = None,
+    search: Search = False,
     out: Out = None,
     set_: Set = None,
     allow_code: Code = False,
@@ -121,7 +123,7 @@ def run(
         "report", data, task, as_json, out,
         _overrides(
             test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_,
-            set=set_,
+            search=search or None, set=set_,
         ),
         allow_code=allow_code,
     )  # fmt: skip
@@ -139,6 +141,7 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
         input_: Input = None,
         output: Output = None,
         from_: From = None,
+        search: Search = False,
         out: Out = None,
         set_: Set = None,
         allow_code: Code = False,
@@ -148,7 +151,7 @@ def _stage_command(stage: str, about: str) -> Callable[..., None]:
             stage, data, task, as_json, out,
             _overrides(
                 test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_,
-                set=set_,
+                search=search or None, set=set_,
             ),
             allow_code=allow_code,
         )  # fmt: skip
@@ -182,6 +185,7 @@ def plan(
     input_: Input = None,
     output: Output = None,
     from_: From = None,
+    search: Search = False,
     out: Out = None,
     set_: Set = None,
     quick: Annotated[bool, typer.Option("--quick", help="stop after the advice: no download, no measuring")] = False,
@@ -189,7 +193,8 @@ def plan(
 ) -> None:
     """Advise on model, settings, memory, time and cost; then measure a few steps and allot the budget."""
     overrides = _overrides(
-        test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_, set=set_,
+        test=test, budget=budget, model=model, seed=seed, kind=kind, input=input_, output=output, start=from_,
+        search=search or None, set=set_,
     )  # fmt: skip
     is_run = (data / "task.yaml").is_file()
     asked = load_task(data / "task.yaml") if is_run else load_task(task, {**overrides, "data.train": str(data)})
@@ -354,7 +359,7 @@ def _show(folder: RunFolder, stage: str) -> None:
 
 def _overrides(**given: Any) -> dict[str, Any]:
     keys = {"test": "data.test", "input": "data.columns.input", "output": "data.columns.output"}
-    keys["start"] = "training.from"
+    keys |= {"start": "training.from", "search": "training.search"}
     found: dict[str, Any] = {}
     for assignment in given.pop("set") or []:
         key, equals, value = assignment.partition("=")

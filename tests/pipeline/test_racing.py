@@ -15,7 +15,7 @@ from tiny import tiny_model, write_tokenizer
 from tuneworth.errors import InputError, Interrupted, MachineError
 from tuneworth.evaluation.watching import Silent
 from tuneworth.models.machine import this_machine
-from tuneworth.pipeline import candidates, racing, running
+from tuneworth.pipeline import candidates, racing, running, trying
 from tuneworth.pipeline.candidates import find_candidates
 from tuneworth.plan import Pace, next_round, race_limit
 from tuneworth.plan import racing as plan_racing
@@ -60,7 +60,7 @@ def clever(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], None]:
         found = genuine(track, candidate, *more)
         right = round(len(found.scores) * shares[candidate.number])
         scores = (1.0,) * right + (0.0,) * (len(found.scores) - right)
-        return racing.Tried(found.round, found.rows, scores, found.seconds, found.answer_a_row)
+        return trying.Outcome(found.rows, scores, found.seconds, found.answer_a_row)
 
     monkeypatch.setattr(racing, "_tried", tried)
     return shares.__setitem__
@@ -74,22 +74,22 @@ def test_the_worse_half_is_dropped_no_test_row_is_seen_and_the_rest_of_the_run_h
     place: Path, tmp_path: Path, clever: Callable[[int, float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: set[str] = set()
-    genuine = racing.answered
+    genuine = trying.answered
 
     def answered(bench: Any, model: Any, form: Any, examples: Any) -> Any:
         asked.update(example.id for example in examples)
         assert bench.test == ()
         return genuine(bench, model, form, examples)
 
-    opened = racing._Track.at
+    opened = trying.Track.at
 
     def at(track: Any, candidate: Any) -> Any:
         work = opened(track, candidate)
         assert work.splits.test == ()
         return work
 
-    monkeypatch.setattr(racing, "answered", answered)
-    monkeypatch.setattr(racing._Track, "at", at)
+    monkeypatch.setattr(trying, "answered", answered)
+    monkeypatch.setattr(trying.Track, "at", at)
     for number, share in enumerate((0.5, 0.7, 0.6)):
         clever(number, share)
     run = running.run(task(place), out=tmp_path / "run", until="train")

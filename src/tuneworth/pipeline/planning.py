@@ -65,7 +65,7 @@ def make_plan(work: Workshop, clock: float, plan_judging: Callable[[Workshop, Be
     plan["predicted"]["disk_bytes"] = disk_bytes
     if judging is not None:
         plan = _with_judge(plan, judging)
-    plan = _with_race(work.folder, plan)
+    plan = _with_choices(work.folder, plan)
     plan = add_probes(plan, bench, work.local, rates, len(work.splits.validation))
     write_json(work.folder.plan, plan)
     work.watcher.note(f"plan: {allotment.test_rows:,} of {rows.test:,} test rows; " + "; ".join(
@@ -115,16 +115,19 @@ def _largest(work: Workshop, settings: TrainingPlan) -> Recipe:
     return recipe_of(settings.to_json(), all_weights, work.task.seed)
 
 
-def _with_race(folder: RunFolder, plan: dict[str, Any]) -> dict[str, Any]:
-    """`plan` with the model that a race found, and what that took of the time before the plan."""
-    if not folder.race.is_file():
-        return plan
-    race = read_json(folder.race)
-    before = plan["budget"]["before"]
-    took = min(before, race["seconds"])
-    model = Setting(race["winner"], f"{race['why']} (override: models)", "race").to_json()
-    budget = {"before": before - took, "race": took} | {k: v for k, v in plan["budget"].items() if k != "before"}
-    return plan | {"settings": {"model": model, **plan["settings"]}, "budget": budget}
+def _with_choices(folder: RunFolder, plan: dict[str, Any]) -> dict[str, Any]:
+    """`plan` with the model that a race found, and what race and search took of the time before the plan."""
+    settings, budget = plan["settings"], dict(plan["budget"])
+    took = {}
+    for stage, path in (("race", folder.race), ("search", folder.search)):
+        if path.is_file():
+            took[stage] = min(budget["before"], read_json(path)["seconds"])
+            budget["before"] -= took[stage]
+    if folder.race.is_file():
+        race = read_json(folder.race)
+        model = Setting(race["winner"], f"{race['why']} (override: models)", "race").to_json()
+        settings = {"model": model, **settings}
+    return plan | {"settings": settings, "budget": {"before": budget.pop("before"), **took, **budget}}
 
 
 def _disk_bytes(work: Workshop, settings: TrainingPlan) -> int:

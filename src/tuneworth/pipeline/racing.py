@@ -8,84 +8,32 @@ training to come.
 
 from __future__ import annotations
 
-import gc
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tuneworth.data.example import Example
-from tuneworth.decision import machine_hour_price
-from tuneworth.decision.statistics import Codes, compare, mean_interval
-from tuneworth.errors import Interrupted, TuneworthError
-from tuneworth.evaluation.arms import Bench, answered, stratified
+from tuneworth.decision.statistics import compare
+from tuneworth.errors import TuneworthError
+from tuneworth.evaluation.arms import stratified
 from tuneworth.evaluation.metrics import main_metric
-from tuneworth.evaluation.tuned import Job, training_alone
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.machine import this_machine
 from tuneworth.pipeline.candidates import Candidate, find_candidates
-from tuneworth.pipeline.ladder import Taught, arms_of
-from tuneworth.pipeline.measuring import recipe_of, training_rates
-from tuneworth.pipeline.planning import memory_of
-from tuneworth.pipeline.preparing import Prepared, read_splits
-from tuneworth.pipeline.settling import loop_settings, settings_of
-from tuneworth.pipeline.trainable import trainable
-from tuneworth.pipeline.workshop import Workshop
-from tuneworth.plan import Course, Pace, Round, Rows, TrainingPlan, next_round, race_limit
+from tuneworth.pipeline.settling import settings_of
+from tuneworth.pipeline.trying import Outcome, Track, Trial, pace_of, try_out
+from tuneworth.plan import Pace, Round, next_round, race_limit
 from tuneworth.plan.budget import reserve_seconds
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.run import RunFolder
 from tuneworth.task import Task, format_seconds
 
 SCHEMA = "tuneworth.race/1"
-_LOOK_ROWS = 8  # of the loop's own evaluation; a round is judged afterwards, on more
-_TRAINED_SHARE = 0.6  # of what is left of the budget that one training may take at most
-_LATE = 2.0  # times the predicted seconds, after which a training of the race ends
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """A candidate after a round: rows learnt, the scores of the round's validation rows in order, and wall seconds of
-    all (training, loading, answering) and of answering a row."""
-
-    round: int
-    rows: int
-    scores: tuple[float, ...]
-    seconds: float
-    answer_a_row: float
-
-    @property
-    def score(self) -> float:
-        """The mean."""
-        return sum(self.scores) / len(self.scores)
-
-
-class _Track:
-    """Where the race is run: rows without test rows, and a folder for its parts."""
-
-    def __init__(self, task: Task, folder: RunFolder, watcher: Watcher, left_seconds: float) -> None:
-        self.task, self.folder, self.watcher, self.left_seconds = task, folder, watcher, left_seconds
-        self.home = RunFolder(folder.path / "race")
-        self.splits: Prepared = replace(trainable(read_splits(folder), task), test=())
-        self.failed: dict[str, str] = {}
-        self.spent = 0.0
-        machine = this_machine()
-        price = machine_hour_price(task.decision.usd_per_machine_hour, machine.cores, len(machine.gpus))
-        self.usd_per_hour = price.usd_per_machine_hour
-
-    def at(self, candidate: Candidate) -> Workshop:
-        """The workshop with a candidate as its model."""
-        gc.collect()  # the model before it
-        return Workshop(self.task.model_copy(update={"models": [candidate.id]}), self.folder, self.splits, self.watcher)
-
-    def groups(self, examples: Sequence[Example]) -> Codes | None:
-        """The groups of rows as numbers, if rows have groups."""
-        names = [example.group for example in examples]
-        return np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64) if all(names) else None
 
 
 def settled(task: Task, folder: RunFolder, watcher: Watcher, clock: float) -> Task:
@@ -95,20 +43,20 @@ def settled(task: Task, folder: RunFolder, watcher: Watcher, clock: float) -> Ta
         return task
     if not folder.race.is_file():
         left = task.budget - (time.monotonic() - clock) - reserve_seconds(task.budget)
-        write_json(folder.race, {"schema": SCHEMA, **_race(_Track(task, folder, watcher, left))})
+        write_json(folder.race, {"schema": SCHEMA, **_race(Track(task, folder, watcher, left, "race"))})
         shutil.rmtree(folder.path / "race", ignore_errors=True)
     winner = read_json(folder.race)["winner"]
     return task.model_copy(update={"models": [winner]})
 
 
-def _race(track: _Track) -> dict[str, Any]:
+def _race(track: Track) -> dict[str, Any]:
     """The content of race.json."""
     found = find_candidates(track.task, this_machine())
     paces = _paces(track, found.chosen) if len(found.chosen) > 1 else {}
     left = [candidate for candidate in found.chosen if candidate.id not in track.failed]
     if not left:  # each has its own reason; the first is told as an error
         raise TuneworthError("no model of the race could be measured", where="models", cure=str(track.failed))
-    tried: dict[str, Tried] = {}
+    tried: dict[str, tuple[int, Outcome]] = {}  # in which round, and how
     against: dict[str, dict[str, Any]] = {}
     rounds: list[Round] = []
     why = "it is the only candidate"
@@ -119,7 +67,7 @@ def _race(track: _Track) -> dict[str, Any]:
             break
         rounds.append(planned)
         done = _round(track, left, planned, len(rounds))
-        tried |= done
+        tried |= {name: (len(rounds), outcome) for name, outcome in done.items()}
         ranked = sorted((c for c in left if c.id in done), key=lambda c: (-done[c.id].score, done[c.id].answer_a_row))
         if not ranked:
             raise TuneworthError("no model of the race could be trained", where="models", cure=str(track.failed))
@@ -144,14 +92,14 @@ def _race(track: _Track) -> dict[str, Any]:
     }
 
 
-def _paces(track: _Track, candidates: Sequence[Candidate]) -> dict[str, Pace]:
+def _paces(track: Track, candidates: Sequence[Candidate]) -> dict[str, Pace]:
     """How fast each candidate is here; one that cannot be loaded or trained is left out with the reason."""
     track.watcher.begin("race: measuring the candidates", len(candidates))
     found = {}
     for candidate in candidates:
         path = track.home.path / f"pace-{candidate.number}.json"
         start = time.perf_counter()
-        if not path.is_file() and (pace := _guarded(track, candidate, partial(_pace, track, candidate))) is not None:
+        if not path.is_file() and (pace := track.guarded(candidate.id, partial(_pace, track, candidate))) is not None:
             took = time.perf_counter() - start
             write_json(path, {"schema": "tuneworth.pace/1", "pace": asdict(pace), "seconds": took})
         if path.is_file():
@@ -162,35 +110,7 @@ def _paces(track: _Track, candidates: Sequence[Candidate]) -> dict[str, Pace]:
     return found
 
 
-def _guarded(track: _Track, candidate: Candidate, work: Callable[[], Any]) -> Any:
-    """What `work` finds; None when the candidate cannot do it, with the reason kept."""
-    try:
-        return work()
-    except Interrupted:
-        raise
-    except TuneworthError as error:
-        track.failed[candidate.id] = str(error)
-        track.watcher.note(f"race: {candidate.id} is out: {error}")
-        return None
-
-
-def _pace(track: _Track, candidate: Candidate) -> Pace:
-    start = time.perf_counter()
-    work = track.at(candidate)
-    bench = work.bench(0)
-    load = time.perf_counter() - start
-    settings = settings_of(work, bench)
-    answer, train = training_rates(
-        work, bench, settings, _taught(track.task), memory_of(work, bench, settings).micro_batch_tokens
-    )
-    epochs, seeds = float(settings.epochs.value), track.task.training.seeds
-    course = Course(epochs, int(settings.batch_size.value), seeds, answer, train)
-    whole = epochs * len(bench.train) * train * seeds
-    whole += course.looking(Rows(len(bench.train), len(bench.validation), 0))
-    return Pace(load, train, answer.a_row, min(whole, _TRAINED_SHARE * max(0.0, track.left_seconds)))
-
-
-def _planned(track: _Track, paces: Sequence[Pace], number: int) -> Round | None:
+def _planned(track: Track, paces: Sequence[Pace], number: int) -> Round | None:
     """The round, as it was planned before the race was stopped, if it was."""
     path = track.home.path / f"round-{number}.json"
     if path.is_file():
@@ -204,81 +124,46 @@ def _planned(track: _Track, paces: Sequence[Pace], number: int) -> Round | None:
     return found
 
 
-def _round(track: _Track, left: Sequence[Candidate], planned: Round, number: int) -> dict[str, Tried]:
+def _round(track: Track, left: Sequence[Candidate], planned: Round, number: int) -> dict[str, Outcome]:
     """Each candidate trained and judged."""
     done = {}
     share = planned.seconds / len(left)
     for candidate in left:
         path = track.home.path / f"{number}-{candidate.number}.json"
         if not path.is_file():
-            found = _guarded(track, candidate, partial(_tried, track, candidate, planned, number, share))
+            found = track.guarded(candidate.id, partial(_tried, track, candidate, planned, number, share))
             if found is None:
                 continue
             write_json(path, {"schema": "tuneworth.tried/1", "tried": asdict(found)})
-        kept = read_json(path)["tried"]
-        done[candidate.id] = Tried(**{**kept, "scores": tuple(kept["scores"])})
+        done[candidate.id] = Outcome.of_json(read_json(path)["tried"])
         track.spent += done[candidate.id].seconds
     return done
 
 
-def _tried(track: _Track, candidate: Candidate, planned: Round, number: int, share: float) -> Tried:
+def _pace(track: Track, candidate: Candidate) -> Pace:
+    return pace_of(track.at(candidate.id), track.left_seconds)
+
+
+def _tried(track: Track, candidate: Candidate, planned: Round, number: int, share: float) -> Outcome:
     """Train a candidate on the round's rows once and judge it on the round's validation rows."""
-    start = time.perf_counter()
-    work = track.at(candidate)
-    whole = work.bench(0)
-    taught = _taught(track.task)
-    rows = stratified(whole.train, planned.rows, track.task.seed, whole.kind)
-    bench = replace(whole, train=rows, validation=whole.validation[:_LOOK_ROWS], folder=track.home)
-    name = f"{number}-{candidate.number}"
-    job = _job(work, whole, taught, len(rows), _LATE * share)
-    attempt, weights = training_alone(bench, name, work.local, job)
-    judged = judging_rows(track, planned)
-    track.watcher.begin(f"race: {candidate.id} answers validation", len(judged))
-    with work.local.tuned(weights):
-        before = time.perf_counter()
-        answers = answered(whole, work.local, job.form, judged)
-        a_row = (time.perf_counter() - before) / len(judged)
-    shutil.rmtree(bench.folder.arm(name), ignore_errors=True)
-    learnt = min(len(rows), attempt.steps * job.settings.batch_size)
-    scores = tuple(answer.score for answer in answers)
-    return Tried(number, learnt, scores, time.perf_counter() - start, a_row)
+    work = track.at(candidate.id)
+    settings, kind = settings_of(work, bench := work.bench(0)), bench.kind
+    rows = stratified(bench.train, planned.rows, track.task.seed, kind)
+    steps = -(-len(rows) // min(int(settings.batch_size.value), len(rows)))
+    trial = Trial(f"{number}-{candidate.number}", settings, rows, steps, share)
+    found = try_out(track, work, trial, judging_rows(track, planned))
+    return replace(found, rows=min(len(rows), found.rows))
 
 
-def judging_rows(track: _Track, planned: Round) -> tuple[Example, ...]:
+def judging_rows(track: Track, planned: Round) -> tuple[Example, ...]:
     """The validation rows of a round."""
     return stratified(track.splits.validation, planned.judged, track.task.seed, track.splits.kind)
 
 
-def _job(work: Workshop, bench: Bench, taught: Taught, rows: int, seconds: float) -> Job:
-    """One pass over `rows` rows by the settings of the whole training, with a learning rate that falls to zero."""
-    settings: TrainingPlan = settings_of(work, bench)
-    memory = memory_of(work, bench, settings)
-    batch_size = min(int(settings.batch_size.value), rows)
-    steps = -(-rows // batch_size)
-    whole = loop_settings(work, settings.to_json(), steps, all_weights=taught.all_weights)
-    return Job(
-        form=taught.form_of(bench),
-        settings=replace(
-            whole,
-            batch_size=batch_size,
-            evaluate_every=steps,
-            maximum_tokens=memory.micro_batch_tokens,
-            maximum_seconds=seconds,
-        ),
-        recipe=recipe_of(settings.to_json(), taught.all_weights, work.task.seed),
-        recompute=memory.recompute,
-    )
-
-
-def _taught(task: Task) -> Taught:
-    """How the first trained arm of the task is trained."""
-    return next(arm.taught for arm in arms_of(task).values() if arm.taught)
-
-
 def _out_of_time(
-    track: _Track,
+    track: Track,
     left: Sequence[Candidate],
-    tried: Mapping[str, Tried],
+    tried: Mapping[str, tuple[int, Outcome]],
     paces: Mapping[str, Pace],
     rounds: Sequence[Round],
 ) -> tuple[list[Candidate], str]:
@@ -291,7 +176,7 @@ def _out_of_time(
 
 
 def _behind(
-    track: _Track, done: Mapping[str, Tried], best: Candidate, others: Sequence[Candidate], planned: Round
+    track: Track, done: Mapping[str, Outcome], best: Candidate, others: Sequence[Candidate], planned: Round
 ) -> dict[str, dict[str, Any]]:
     """How far each is behind the best of its round, paired on the same validation rows."""
     decision, groups = track.task.decision, track.groups(judging_rows(track, planned))
@@ -304,7 +189,11 @@ def _behind(
 
 
 def _entry(
-    track: _Track, candidate: Candidate, tried: Tried | None, behind: Mapping[str, Any] | None, winner: Candidate
+    track: Track,
+    candidate: Candidate,
+    tried: tuple[int, Outcome] | None,
+    behind: Mapping[str, Any] | None,
+    winner: Candidate,
 ) -> dict[str, Any]:
     """A row of the race's table; what was not measured is None."""
     known: dict[str, Any] = {
@@ -318,14 +207,13 @@ def _entry(
     measured = ("round", "rows", "validation_rows", "score", "interval", "seconds", "usd_per_1k_requests")
     if tried is None:
         return known | dict.fromkeys(measured)
-    values = np.array(tried.scores)
-    binary = bool(np.isin(values, (0.0, 1.0)).all())
+    number, outcome = tried
     return known | {
-        "round": tried.round,
-        "rows": tried.rows,
-        "validation_rows": len(values),
-        "score": tried.score,
-        "interval": list(mean_interval(values, binary, track.task.decision.confidence)),
-        "seconds": tried.seconds,
-        "usd_per_1k_requests": 1000 * tried.answer_a_row * track.usd_per_hour / 3600,
+        "round": number,
+        "rows": outcome.rows,
+        "validation_rows": len(outcome.scores),
+        "score": outcome.score,
+        "interval": outcome.interval(track.task.decision.confidence),
+        "seconds": outcome.seconds,
+        "usd_per_1k_requests": 1000 * outcome.answer_a_row * track.usd_per_hour / 3600,
     }

@@ -34,5 +34,6 @@ def write_report(folder: RunFolder) -> None:
         task=task, audit=read_json(folder.audit), plan=read_json(folder.plan),
         verdict=read_json(folder.verdict), arms=arms, answers=answers,
         race=read_json(folder.race) if folder.race.is_file() else None,
+        search=read_json(folder.search) if folder.search.is_file() else None,
     )  # fmt: skip
     write_text(folder.report, render_report(data))

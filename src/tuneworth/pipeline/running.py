@@ -35,6 +35,7 @@ from tuneworth.pipeline.preparing import locked, new_run, prepare, read_splits
 from tuneworth.pipeline.probing import run_probes
 from tuneworth.pipeline.racing import settled
 from tuneworth.pipeline.reporting import write_report
+from tuneworth.pipeline.searching import check_search, search
 from tuneworth.pipeline.second_look import second_look
 from tuneworth.pipeline.settling import loop_settings
 from tuneworth.pipeline.teaching import NothingTaughtError, teach
@@ -93,6 +94,7 @@ def _run_stages(task: Task, folder: RunFolder, until: str, watcher: Watcher, clo
         return
     started = None if folder.plan.is_file() else clock
     task = settled(task, folder, watcher, clock)
+    search(task, folder, watcher, clock)
     work = Workshop(task, folder, trainable(read_splits(folder), task), watcher, started, allow_code=allow_code)
     check_judge(task, work.splits)
     if wanted("plan", folder.plan):
@@ -284,6 +286,7 @@ def _too_late(work: Workshop, plan: Mapping[str, Any], name: str) -> str | None:
 def _check_arms(task: Task) -> None:
     check_trackers(task.training.trackers)
     check_race(task, [name for name, arm in arms_of(task).items() if arm.taught])
+    check_search(task, [name for name, arm in arms_of(task).items() if arm.taught])
     if task.training.from_ is not None:
         RunFolder.existing(Path(task.training.from_))
     known = known_arms(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tuneworth.evaluation.arms import Bench, stratified
@@ -10,23 +11,34 @@ from tuneworth.evaluation.prompts import SHORT
 from tuneworth.models.architecture import Architecture
 from tuneworth.pipeline.continuing import continued
 from tuneworth.pipeline.workshop import Workshop
-from tuneworth.plan import EVALUATIONS, TrainingPlan, training_plan
+from tuneworth.plan import EVALUATIONS, Setting, TrainingPlan, training_plan
+from tuneworth.store.atomic import read_json
 from tuneworth.training import Settings
 
 _COUNTED_ROWS = 256  # whose trained tokens are counted
 
 
-def settings_of(work: Workshop, bench: Bench) -> TrainingPlan:
-    """The settings of a training on the rows of `bench`."""
+SEARCHED = ("learning_rate", "batch_size", "rank")
+"""The settings that a search tries: of a training that is long enough, the epochs are chosen by its looks at
+validation, and what the others are matters little (LoRA Without Regret, Thinking Machines 2025)."""
+
+
+def settings_of(work: Workshop, bench: Bench, tried: Mapping[str, Any] | None = None) -> TrainingPlan:
+    """The settings of a training on the rows of `bench`: by rule, or what a search found, or, within one, `tried`."""
     facts = Architecture.of_config(work.local.model.config.to_dict(), str(work.local.folder.path))
-    return training_plan(
-        continued(work.task.training, work.start),
+    found = read_json(work.folder.search) if tried is None and work.folder.search.is_file() else {}
+    values = found.get("settings", {}) if tried is None else tried
+    plan = training_plan(
+        continued(work.task.training, work.start).model_copy(update=values),
         train_rows=len(bench.train),
         width=facts.width,
         preference=bench.kind == "preference",
         trained_tokens=_trained_tokens(work, bench),
         adapter_parameters_a_rank=facts.lora_parameters(1),
     )
+    names = [*values, *(["full_learning_rate"] if "learning_rate" in values else [])]
+    why = f"{found.get('why', 'tried')} (override: training.search=false)"
+    return replace(plan, **{name: Setting(getattr(plan, name).value, why, "search") for name in names})
 
 
 def loop_settings(work: Workshop, settings: Mapping[str, Any], steps: int, *, all_weights: bool) -> Settings:

@@ -3,11 +3,14 @@
 from tuneworth.plan.budget import EVALUATIONS, Allotment, Course, Prompts, Rate, Rates, Rows, Trained, allot
 from tuneworth.plan.halving import rounds, rows_asked
 from tuneworth.plan.racing import Pace, Round, next_round, race_limit
+from tuneworth.plan.searching import FACTOR, SEARCH_SHARE, SearchPlan, plan_search
 from tuneworth.plan.settings import Setting, TrainingPlan, from_openai, training_plan
 from tuneworth.plan.teaching import TEACHING, Teachers, with_teaching
 
 __all__ = [
     "EVALUATIONS",
+    "FACTOR",
+    "SEARCH_SHARE",
     "TEACHING",
     "Allotment",
     "Course",
@@ -17,6 +20,7 @@ __all__ = [
     "Rates",
     "Round",
     "Rows",
+    "SearchPlan",
     "Setting",
     "Teachers",
     "Trained",
@@ -24,6 +28,7 @@ __all__ = [
     "allot",
     "from_openai",
     "next_round",
+    "plan_search",
     "race_limit",
     "rounds",
     "rows_asked",

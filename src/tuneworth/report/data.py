@@ -14,7 +14,7 @@ class ReportData:
     """The documents of a run. Any of them, and any key in them, may be missing: the report says "not
     measured".
 
-    `task`, `audit`, `plan`, `verdict` and `race` are task.yaml, audit.json, plan.json, verdict.json and race.json.
+    `task`, `audit`, `plan`, `verdict`, `race` and `search` are task.yaml, audit.json, plan.json and so on.
     Each of `arms` is an arm.json: name, family, model, status, why, prompt (a list of {role, content}), decoding,
     settings, confusions [{wanted, parsed, count}], classes [{label, rows, recall, precision}], worst [{id,
     line, input, wanted, raw, score}], and training {metrics: [{step, loss, ...}], evaluations: [{step,
@@ -27,5 +27,6 @@ class ReportData:
     plan: Document | None = None
     verdict: Document | None = None
     race: Document | None = None
+    search: Document | None = None
     arms: Sequence[Document] = ()
     answers: Mapping[str, Mapping[str, Document]] = field(default_factory=dict)

@@ -10,6 +10,7 @@
                        teaching.json; where probed: robustness.json,
                        forgetting.json, out_of_scope.json, learning_curve.json (of a classical arm)
   race.json            which of several models won    race/         their trainings
+  search.json          settings that were tried    search/       their trainings
   probes.json          which probes were made   curve/        trainings of the learning curve
   learning_curve.json  of the best fine-tuned arm
   log.jsonl            what happened when           .lock         held while a process works on the run
@@ -66,6 +67,11 @@ class RunFolder:
     def race(self) -> Path:
         """Which pre-trained model won the race among several, and by what; only where there was one."""
         return self.path / "race.json"
+
+    @property
+    def search(self) -> Path:
+        """Which settings were tried, and what they won over those by rule; only where a search was asked for."""
+        return self.path / "search.json"
 
     @property
     def probes(self) -> Path:

@@ -157,6 +157,9 @@ class Training(Section):
     patience: int | None = Field(
         None, ge=1, description="stop after so many looks at validation without a better score; never when absent"
     )
+    search: bool = Field(
+        False, description="try other learning rates, batch sizes and ranks on validation first, and use what wins"
+    )
     seeds: int = Field(1, ge=1, le=10, description="trainings per arm; the best on validation is used")
     precision: Precision = Field("auto", description="bf16 or fp32; auto is what is measured to be faster here")
     deterministic: bool = Field(False, description="the same bits each time; each prompt is asked alone, which is slow")

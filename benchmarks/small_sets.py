@@ -1,0 +1,99 @@
+"""Four small sets of real rows, as files: intents of banking77 and snips, slots of snips, spam of sms_spam.
+
+What `defaults.py` and `bakeoff.py` train on many times over. Rows are drawn with a seed, stratified by label, and no
+text is in two parts. Data: the folder in TUNEWORTH_SHARED_DATA, or ../shared/data.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+SHARED = Path(os.environ.get("TUNEWORTH_SHARED_DATA") or HERE.parents[1] / "shared" / "data")
+Rows = list[dict[str, Any]]
+
+
+def _banking77() -> tuple[Rows, Rows]:
+    parts = []
+    for part in ("train", "test"):
+        with (SHARED / "banking77" / f"{part}.csv").open(newline="", encoding="utf-8") as file:
+            parts.append([{"text": row["text"], "label": row["category"]} for row in csv.DictReader(file)])
+    return parts[0], parts[1]
+
+
+def _snips_intents() -> tuple[Rows, Rows]:
+    parts = []
+    for part in ("train", "test"):
+        folder = SHARED / "snips_nlu" / "slotgated_split" / part
+        texts = (folder / "seq.in").read_text("utf-8", errors="replace").splitlines()
+        labels = (folder / "label").read_text("utf-8").splitlines()
+        parts.append([{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)])
+    return parts[0], parts[1]
+
+
+def _snips_slots() -> tuple[Rows, Rows]:
+    spec = importlib.util.spec_from_file_location("prepare", HERE.parent / "examples" / "snips" / "prepare.py")
+    assert spec is not None
+    assert spec.loader is not None
+    prepare = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(prepare)
+    train, test = (prepare.rows_of(SHARED / "snips_nlu" / "slotgated_split" / part) for part in ("train", "test"))
+    return [dict(row) for row in train], [dict(row) for row in test]
+
+
+def _sms_spam() -> tuple[Rows, Rows]:
+    lines = (SHARED / "sms_spam" / "sms.tsv").read_text("utf-8").splitlines()
+    rows = [{"text": text, "label": label} for label, text in (line.split("\t", 1) for line in lines)]
+    random.Random(0).shuffle(rows)
+    return rows[: len(rows) // 2], rows[len(rows) // 2 :]
+
+
+SETS: dict[str, Callable[[], tuple[Rows, Rows]]] = {
+    "banking77": _banking77,
+    "snips-intents": _snips_intents,
+    "snips-slots": _snips_slots,
+    "sms_spam": _sms_spam,
+}
+
+
+def write_set(name: str, folder: Path, train: int, validation: int, test: int, seed: int = 0) -> dict[str, str]:
+    """Write `name` with so many rows at most in each part; returns the settings of a task that name its files."""
+    rows, held_out = SETS[name]()
+    chance = random.Random(seed)
+    known: set[str] = set()
+    asked = _drawn(held_out, test, chance, known)
+    learnt = _drawn(rows, train + validation, chance, known)
+    chance.shuffle(learnt)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {}
+    for part, drawn in (("train", learnt[validation:]), ("validation", learnt[:validation]), ("test", asked)):
+        path = folder / f"{part}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in drawn), "utf-8")
+        settings[f"data.{part}"] = str(path)
+    return settings
+
+
+def _drawn(rows: Iterable[dict[str, Any]], count: int, chance: random.Random, known: set[str]) -> Rows:
+    """`count` rows whose texts are new to `known`, the labels in their shares."""
+    by_label = defaultdict(list)
+    for row in rows:
+        text = row["text"].strip().casefold()
+        if text not in known:
+            known.add(text)
+            by_label[row.get("label", "")].append(row)
+    total = sum(map(len, by_label.values()))
+    queue = []
+    for label in sorted(by_label):
+        of_label = by_label[label]
+        chance.shuffle(of_label)
+        queue += [((place + chance.random()) / len(of_label), row) for place, row in enumerate(of_label)]
+    queue.sort(key=lambda pair: pair[0])
+    return [row for _, row in queue[: min(count, total)]]
