@@ -28,7 +28,8 @@ from tuneworth.decision.statistics import compare
 from tuneworth.models.sources import find_model
 from tuneworth.pipeline import running
 from tuneworth.store.atomic import read_json, read_jsonl, write_json
-from tuneworth.task import DEFAULT_MODEL, load_task
+from tuneworth.task import load_task
+from tuneworth.task.schema import DEFAULT_MODEL
 
 ARM = "lora-short"
 BLOCKS = (20, 12, 6)

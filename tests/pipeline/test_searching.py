@@ -77,7 +77,7 @@ def rate(trial: Any) -> float:
 def test_what_wins_on_rows_that_did_not_choose_is_used_with_its_reason_and_its_time(
     place: Path, tmp_path: Path, scored: Callable[..., None]
 ) -> None:
-    scored(lambda trial: 0.4 if trial.name.startswith("trial-0-") else min(1.0, 0.5 + 20 * rate(trial)))
+    scored(lambda trial: 0.4 if trial.name.startswith("try-0-") else min(1.0, 0.5 + 20 * rate(trial)))
     run = running.run(task(place), out=tmp_path / "run", until="train")
     search = search_of(tmp_path / "run")
     assert set(search["searched"]) == SETTINGS
@@ -132,7 +132,7 @@ def test_the_best_on_choosing_rows_that_loses_on_the_others_is_not_used(
 
     def try_out(track: Any, work: Any, trial: Any, judged: Any) -> Any:
         found = genuine(track, work, trial, judged)
-        is_rule = trial.name.startswith("trial-0-")
+        is_rule = trial.name.startswith("try-0-")
         scores = (0.0 if is_rule else 1.0,) * 15 + (1.0 if is_rule else 0.0,) * 15
         return trying.Outcome(found.rows, scores[: len(judged)], found.seconds, found.answer_a_row)
 
@@ -183,7 +183,7 @@ def test_a_training_that_diverges_is_told_and_the_search_goes_on(
     genuine = trying.try_out
 
     def try_out(track: Any, work: Any, trial: Any, judged: Any) -> Any:
-        if trial.name == "trial-2-0":
+        if trial.name == "try-2-on-32-rows":
             raise TuneworthError("the loss is no number")
         return genuine(track, work, trial, judged)
 

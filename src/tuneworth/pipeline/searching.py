@@ -195,9 +195,7 @@ class _Search:
             if number and not self._affords(self.planned.rows[0]):
                 break
             asked = self.study.ask()
-            one = Tried(number, rule if number == 0 else _proposed(asked, bounds))
-            if number == 0:
-                _proposed(asked, bounds)  # so that optuna knows what the enqueued values are values of
+            one = Tried(number, _proposed(asked, bounds))
             tried.append(one)
             self._try(one, asked)
             told = ", ".join(f"{name} {value:g}" for name, value in one.settings.items())
@@ -213,7 +211,7 @@ class _Search:
                 break
             outcome = self._outcome(one, place)
             if outcome is None:
-                one.status, one.why = "failed", self.track.failed[_name(one, place)]
+                one.status, one.why = "failed", self.track.failed[self._name(one, place)]
                 break
             one.outcomes.append(outcome)
             asked.report(self._chosen_by(outcome), FACTOR**place)
@@ -233,10 +231,10 @@ class _Search:
 
     def _outcome(self, one: Tried, place: int) -> Outcome | None:
         """Trained and judged, now or before the search was stopped; None when that failed."""
-        path = self.track.home.path / f"{_name(one, place)}.json"
+        path = self.track.home.path / f"{self._name(one, place)}.json"
         kept = read_json(path) if path.is_file() else {}
         if kept.get("settings") != dict(one.settings):
-            found = self.track.guarded(_name(one, place), partial(self._trained, one, place))
+            found = self.track.guarded(self._name(one, place), partial(self._trained, one, place))
             if found is None:
                 return None
             kept = {"settings": dict(one.settings), "tried": asdict(found)}
@@ -252,8 +250,11 @@ class _Search:
         steps = max(1, rows // int(settings.batch_size.value))
         is_last = place + 1 == len(self.planned.rows)
         judged = (*self.choosing, *self.judging) if is_last else self.choosing
-        trial = Trial(_name(one, place), settings, learnt, steps, self._seconds(rows))
+        trial = Trial(self._name(one, place), settings, learnt, steps, self._seconds(rows))
         return try_out(self.track, self.work, trial, judged)
+
+    def _name(self, one: Tried, place: int) -> str:
+        return f"try-{one.number}-on-{self.planned.rows[place]}-rows"
 
     def _chosen_by(self, outcome: Outcome) -> float:
         scores = outcome.scores[: len(self.choosing)]
@@ -293,10 +294,6 @@ class _Search:
         worth = "shown" if low > 0 else "not-shown"
         shown = "so it was worth the time" if low > 0 else "which may be chance, so its worth is not shown"
         return known | {"settings": dict(best.settings), "worth": worth, "why": f"{won}, {shown}"}
-
-
-def _name(one: Tried, place: int) -> str:
-    return f"trial-{one.number}-{place}"
 
 
 def _proposed(asked: optuna.Trial, bounds: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
