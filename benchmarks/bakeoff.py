@@ -6,7 +6,8 @@ The candidates are SmolLM2-135M-Instruct and copies of it that are cut off after
 blocks. For each set: a run with all four until its plan (the race), then a run of each candidate alone until its
 training; test scores of the pick and of the best candidate are compared once, paired. Prints {set: {"picked", "test":
 {candidate: score}, "behind": points of the pick behind the best, "interval", "cost": (race + training of the pick) /
-training of the pick}}. Data: the folder in TUNEWORTH_SHARED_DATA, or ../shared/data.
+training of the pick, "training_seconds": planned and taken}}. Data: the folder in TUNEWORTH_SHARED_DATA, or
+../shared/data.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from small_sets import SETS, write_set
+from small_sets import SETS, seconds_of, write_set
 from transformers import AutoModelForCausalLM
 
 from tuneworth.console import ConsoleWatcher
@@ -67,11 +68,13 @@ def measured(name: str, home: Path, models: list[str], shape: tuple[int, int, in
             return Path(running.run(job, out=home / folder, until=until, watcher=watcher).path)
 
     race = read_json(run("race", "plan", models) / "race.json")
-    scores, seconds = {}, {}
+    scores, seconds, times = {}, {}, {}
     for number, model in enumerate(models):
-        arm = run(f"alone-{number}", "train", [model]) / "arms" / ARM
+        alone = run(f"alone-{number}", "train", [model])
+        arm = alone / "arms" / ARM
+        times[Path(model).name] = seconds_of(alone, ARM)
         scores[model] = {row["id"]: float(row["score"]) for row in read_jsonl(arm / "answers.jsonl")}
-        seconds[model] = float(read_json(arm / "arm.json")["build_seconds"])
+        seconds[model] = times[Path(model).name]["took"]
     means = {model: sum(found.values()) / len(found) for model, found in scores.items()}
     picked, best = race["winner"], max(means, key=lambda model: means[model])
     asked = sorted(scores[best])
@@ -88,7 +91,7 @@ def measured(name: str, home: Path, models: list[str], shape: tuple[int, int, in
         "behind": pair.difference,
         "interval": list(pair.interval),
         "race_seconds": race["seconds"],
-        "training_seconds": {Path(model).name: value for model, value in seconds.items()},
+        "training_seconds": times,
         "cost": (race["seconds"] + seconds[picked]) / seconds[picked],
     }  # fmt: skip
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from tuneworth.store.atomic import read_json, read_jsonl
+
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("TUNEWORTH_SHARED_DATA") or HERE.parents[1] / "shared" / "data")
 Rows = list[dict[str, Any]]
@@ -79,6 +81,19 @@ def write_set(name: str, folder: Path, train: int, validation: int, test: int, s
         path.write_text("".join(json.dumps(row) + "\n" for row in drawn), "utf-8")
         settings[f"data.{part}"] = str(path)
     return settings
+
+
+def seconds_of(run: Path, arm: str) -> dict[str, float]:
+    """What an arm's training was planned to take and took: whole seconds, and seconds a row of its steps alone."""
+    plan, record = read_json(run / "plan.json"), read_json(run / "arms" / arm / "arm.json")
+    planned, steps = plan["trainings"][arm], record["settings"]["steps"]
+    taken = [row for row in read_jsonl(run / "arms" / arm / "training" / "metrics.jsonl") if "loss" in row]
+    return {
+        "planned": planned["seconds"] * steps / planned["steps"],
+        "took": record["build_seconds"],
+        "planned_a_row": plan["settings"][f"{arm}.train_seconds_per_row"]["value"],
+        "took_a_row": sum(row["step_seconds"] for row in taken) / sum(row["rows"] for row in taken),
+    }
 
 
 def _drawn(rows: Iterable[dict[str, Any]], count: int, chance: random.Random, known: set[str]) -> Rows:
