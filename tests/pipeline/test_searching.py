@@ -146,6 +146,35 @@ def test_the_best_on_choosing_rows_that_loses_on_the_others_is_not_used(
     assert run.plan["settings"]["learning_rate"]["source"] == "default"
 
 
+def test_all_are_tried_briefly_and_a_third_goes_on_with_the_rule(
+    place: Path, tmp_path: Path, scored: Callable[..., None]
+) -> None:
+    scored(lambda trial: 0.4 if trial.name.startswith("try-0-") else min(1.0, 0.5 + 20 * rate(trial)))
+    running.run(task(place), out=tmp_path / "run", until="plan")
+    tried = search_of(tmp_path / "run")["trials"]
+    assert len(tried) == 6
+    lengths = [len(one["lengths"]) for one in tried]
+    best = sorted(range(1, 6), key=lambda n: -tried[n]["lengths"][0]["score"])[:2]
+    assert sorted(n for n in range(6) if lengths[n] == 2) == sorted([0, *best])
+
+
+def test_when_the_time_is_over_fewer_are_tried_and_the_rule_and_the_best_are_still_compared(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = trying.try_out
+
+    def slow(track: Any, work: Any, trial: Any, judged: Any) -> Any:
+        found = genuine(track, work, trial, judged)
+        return trying.Outcome(found.rows, found.scores, 150.0, found.answer_a_row)
+
+    monkeypatch.setattr(searching, "try_out", slow)
+    monkeypatch.setattr(searching._Search, "_needed", lambda search, place: 100.0)
+    running.run(task(place), out=tmp_path / "run", until="plan")
+    tried = search_of(tmp_path / "run")["trials"]  # within 500 s: 150 and 150, and 300 are kept; then no more
+    assert len(tried[0]["lengths"]) == 2
+    assert len(tried) < 6
+
+
 def test_nothing_better_than_the_rule_leaves_the_rule(place: Path, tmp_path: Path, scored: Callable[..., None]) -> None:
     scored(lambda trial: 0.6)
     run = running.run(task(place), out=tmp_path / "run", until="plan")
@@ -174,7 +203,7 @@ def test_a_search_that_was_stopped_proposes_the_same_again_and_does_nothing_twic
     assert begun[5] == first[4]
     assert not {name for name, *_ in begun[6:]} & {name for name, *_ in first}
     tried = search_of(tmp_path / "run")["trials"]
-    assert [one["settings"]["learning_rate"] for one in tried][1] == first[2][1]
+    assert [one["settings"]["learning_rate"] for one in tried][:4] == [rate for _, rate, _ in first[:4]]
 
 
 def test_a_training_that_diverges_is_told_and_the_search_goes_on(

@@ -1,7 +1,8 @@
 """The search of settings: other learning rates, batch sizes and ranks against those by rule, on train and validation.
 
-Optuna proposes (tree-structured Parzen estimator, Bergstra et al. 2011) and drops (asynchronous successive halving, Li
-et al. 2020). The settings by rule are the first trial and are trained at every length. One half of the validation rows
+Optuna proposes, by the scores of the shortest trainings so far (tree-structured Parzen estimator, Bergstra et al.
+2011); the best third goes on to longer ones (successive halving, Jamieson & Talwalkar 2016). The settings by rule are the
+first trial and are trained at every length. One half of the validation rows
 chooses; the other half, which chose nothing, says what the best trial won over the rule, and only if that is more than
 nothing are its settings used. The test rows are out of reach here (LAW 7).
 
@@ -183,7 +184,6 @@ class _Search:
         self.study = optuna.create_study(
             direction="maximize",
             sampler=optuna.samplers.TPESampler(seed=track.task.seed, n_startup_trials=_RANDOM_TRIALS),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=FACTOR),
         )
 
     def run(self, rule: Mapping[str, Any], bounds: Mapping[str, Sequence[Any]]) -> list[Tried]:
@@ -192,38 +192,42 @@ class _Search:
         tried: list[Tried] = []
         self.track.watcher.begin("search: trying settings", self.planned.trials)
         for number in range(self.planned.trials):
-            if number and not self._affords(self.planned.rows[0]):
+            if number and not self._affords(0):
                 break
             asked = self.study.ask()
-            one = Tried(number, _proposed(asked, bounds))
-            tried.append(one)
-            self._try(one, asked)
-            told = ", ".join(f"{name} {value:g}" for name, value in one.settings.items())
-            scores = " ".join(f"{outcome.score:.3f}" for outcome in one.outcomes) or "failed"
-            self.track.watcher.note(f"search: {told}: {scores}")
+            tried.append(Tried(number, _proposed(asked, bounds)))
+            if self._train(tried[-1], 0):
+                self.study.tell(asked, self._chosen_by(tried[-1].outcomes[0]))
+            else:
+                self.study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        for place in range(1, len(self.planned.rows)):
+            for one in self._kept(tried, place):
+                if one.number and not self._affords(place):
+                    one.status, one.why = "unfinished", "the time for the search was over"
+                else:
+                    self._train(one, place)
         return tried
 
-    def _try(self, one: Tried, asked: optuna.Trial) -> None:
-        """Train at one length after the other, while the trial is among the best at its length and there is time."""
-        for place, rows in enumerate(self.planned.rows):
-            if place and one.number and not self._affords(rows):
-                one.status, one.why = "unfinished", "the time for the search was over"
-                break
-            outcome = self._outcome(one, place)
-            if outcome is None:
-                one.status, one.why = "failed", self.track.failed[self._name(one, place)]
-                break
-            one.outcomes.append(outcome)
-            asked.report(self._chosen_by(outcome), FACTOR**place)
-            if one.number and place + 1 < len(self.planned.rows) and asked.should_prune():
-                break
-        states = optuna.trial.TrialState
-        if one.status == "failed":
-            self.study.tell(asked, state=states.FAIL)
-        elif self.reached_the_end(one):
-            self.study.tell(asked, self._chosen_by(one.outcomes[-1]))
-        else:
-            self.study.tell(asked, state=states.PRUNED)
+    def _kept(self, tried: Sequence[Tried], place: int) -> list[Tried]:
+        """Who is trained at the length `place`: the rule, then the best at the length before; of equals the first."""
+        there = [one for one in tried if len(one.outcomes) == place]
+        ranked = sorted(there, key=lambda one: -self._chosen_by(one.outcomes[-1]))
+        kept = ranked[: -(-len(ranked) // FACTOR)]
+        return [one for one in there if one.number == 0] + [one for one in kept if one.number]
+
+    def _train(self, one: Tried, place: int) -> bool:
+        """Train a trial at a length and tell; whether it could be done."""
+        outcome = self._outcome(one, place)
+        told = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in one.settings.items())
+        if outcome is None:
+            one.status, one.why = "failed", self.track.failed[self._name(one, place)]
+            return False
+        one.outcomes.append(outcome)
+        score, rows = self._chosen_by(outcome), self.planned.rows[place]
+        self.track.watcher.note(
+            f"search: {score:.3f} after {rows:,} rows with {told}{' (the rule)' * (one.number == 0)}"
+        )
+        return True
 
     def reached_the_end(self, one: Tried) -> bool:
         """Whether a trial was trained at the greatest length."""
@@ -263,11 +267,14 @@ class _Search:
     def _seconds(self, rows: int) -> float:
         return rows * self.pace.train_a_row
 
-    def _affords(self, rows: int) -> bool:
-        """Whether there is time for a training on so many rows."""
-        answering = len(self.choosing) + (len(self.judging) if rows == self.planned.rows[-1] else 0)
-        needed = self._seconds(rows) + answering * self.pace.answer_a_row
-        return self.track.spent + needed <= self.planned.seconds
+    def _affords(self, place: int) -> bool:
+        """Whether there is time for a training at this length, and then for the rule and one other at each longer."""
+        later = sum(2 * self._needed(longer) for longer in range(place + 1, len(self.planned.rows)))
+        return self.track.spent + self._needed(place) + later <= self.planned.seconds
+
+    def _needed(self, place: int) -> float:
+        answering = len(self.choosing) + (len(self.judging) if place + 1 == len(self.planned.rows) else 0)
+        return self._seconds(self.planned.rows[place]) + answering * self.pace.answer_a_row
 
     def conclude(self, tried: Sequence[Tried]) -> dict[str, Any]:
         """What was won, whether it is used, and whether it was worth the time."""

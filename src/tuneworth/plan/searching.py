@@ -1,8 +1,7 @@
 """How a search of settings divides its time: many short trainings, the best of them longer (successive halving).
 
-Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934): a trial goes on to trainings `FACTOR` times as long
-as long as it is among the best `1 / FACTOR` at its length. Each training begins anew, so that its learning rate falls
-to zero at its own end.
+All settings are tried on few rows, the best `1 / FACTOR` of them on `FACTOR` times as many, and so on (Jamieson &
+Talwalkar 2016). Each training begins anew, so that its learning rate falls to zero at its own end.
 """
 
 from __future__ import annotations
