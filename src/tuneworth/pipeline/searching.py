@@ -1,10 +1,10 @@
 """The search of settings: other learning rates, batch sizes and ranks against those by rule, on train and validation.
 
 Optuna proposes, by the scores of the shortest trainings so far (tree-structured Parzen estimator, Bergstra et al.
-2011); the best third goes on to longer ones (successive halving, Jamieson & Talwalkar 2016). The settings by rule are the
-first trial and are trained at every length. One half of the validation rows
-chooses; the other half, which chose nothing, says what the best trial won over the rule, and only if that is more than
-nothing are its settings used. The test rows are out of reach here (LAW 7).
+2011); the best third goes on to longer ones (successive halving, Jamieson & Talwalkar 2016). The settings by rule are
+the first trial and are trained at every length. One half of the validation rows chooses; the other half, which chose
+nothing, says what the best trial won over the rule, and only if that is more than nothing are its settings used. The
+test rows are out of reach here (LAW 7).
 
 Every training is written when it is done (search/): a search that was stopped proposes the same again and goes on.
 """
