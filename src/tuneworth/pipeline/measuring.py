@@ -79,14 +79,14 @@ def _same_as_short(bench: Bench, taught: Taught) -> bool:
 
 
 def training_rates(
-    work: Workshop, bench: Bench, settings: TrainingPlan, taught: Taught, most_tokens: int
+    work: Workshop, bench: Bench, settings: TrainingPlan, taught: Taught, most_tokens: int, *, roughly: bool = False
 ) -> tuple[Rate, float]:
-    """Wall seconds of answering as tuned, and of training a row."""
+    """Wall seconds of answering as tuned, and of training a row; `roughly` by one batch."""
     form, batch_size = taught.form_of(bench), int(settings.batch_size.value)
     recipe = recipe_of(settings.to_json(), taught.all_weights, work.task.seed)
     with work.local.tuned(recipe):
         answer = work.local.answer_rate(form, _sample(bench), _learnt(work, bench))
-    batches = 1 if taught.form == FULL else 3
+    batches = 1 if roughly or taught.form == FULL else 3
     rows = stratified(bench.train, batches * batch_size, work.task.seed, bench.kind)
     return answer, work.local.training_rate(form, rows, batch_size, recipe, most_tokens, bench.kind)
 

@@ -124,7 +124,7 @@ def pace_of(work: Workshop, left_seconds: float) -> Pace:
     load = time.perf_counter() - start
     settings = settings_of(work, bench)
     tokens = memory_of(work, bench, settings).micro_batch_tokens
-    answer, train = training_rates(work, bench, settings, first_taught(work.task), tokens)
+    answer, train = training_rates(work, bench, settings, first_taught(work.task), tokens, roughly=True)
     epochs, seeds = float(settings.epochs.value), work.task.training.seeds
     course = Course(epochs, int(settings.batch_size.value), seeds, answer, train)
     whole = epochs * len(bench.train) * train * seeds
