@@ -60,7 +60,7 @@ def clever(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], None]:
         found = genuine(track, candidate, *more)
         right = round(len(found.scores) * shares[candidate.number])
         scores = (1.0,) * right + (0.0,) * (len(found.scores) - right)
-        return trying.Outcome(found.rows, scores, found.seconds, found.answer_a_row)
+        return trying.Outcome(found.rows, scores, found.loss, found.seconds, found.answer_a_row)
 
     monkeypatch.setattr(racing, "_tried", tried)
     return shares.__setitem__

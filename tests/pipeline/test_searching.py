@@ -59,7 +59,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], float]]
             scores = tuple(
                 float(int((n + 1) * right) > int(n * right)) for n in range(rows // 2 if rows > 15 else rows)
             )
-            return trying.Outcome(found.rows, (scores * 2)[:rows], found.seconds, found.answer_a_row)
+            return trying.Outcome(found.rows, (scores * 2)[:rows], found.loss, found.seconds, found.answer_a_row)
 
         monkeypatch.setattr(searching, "try_out", try_out)
 
@@ -134,7 +134,7 @@ def test_the_best_on_choosing_rows_that_loses_on_the_others_is_not_used(
         found = genuine(track, work, trial, judged)
         is_rule = trial.name.startswith("try-0-")
         scores = (0.0 if is_rule else 1.0,) * 15 + (1.0 if is_rule else 0.0,) * 15
-        return trying.Outcome(found.rows, scores[: len(judged)], found.seconds, found.answer_a_row)
+        return trying.Outcome(found.rows, scores[: len(judged)], found.loss, found.seconds, found.answer_a_row)
 
     monkeypatch.setattr(searching, "try_out", try_out)
     run = running.run(task(place), out=tmp_path / "run", until="plan")
@@ -158,6 +158,24 @@ def test_all_are_tried_briefly_and_a_third_goes_on_with_the_rule(
     assert sorted(n for n in range(6) if lengths[n] == 2) == sorted([0, *best])
 
 
+def test_of_equal_scores_after_short_trainings_the_lower_losses_go_on(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = trying.try_out
+
+    def try_out(track: Any, work: Any, trial: Any, judged: Any) -> Any:
+        found = genuine(track, work, trial, judged)
+        assert found.loss > 0
+        loss = {"3": 0.5, "4": 0.4}.get(trial.name.split("-")[1], 2.0)
+        return trying.Outcome(found.rows, (1.0,) * len(judged), loss, found.seconds, found.answer_a_row)
+
+    monkeypatch.setattr(searching, "try_out", try_out)
+    running.run(task(place), out=tmp_path / "run", until="plan")
+    search = search_of(tmp_path / "run")
+    assert [len(one["lengths"]) for one in search["trials"]] == [2, 1, 1, 2, 2, 1]
+    assert search["settings"] == {}  # none is better than the rule, whatever its loss
+
+
 def test_when_the_time_is_over_fewer_are_tried_and_the_rule_and_the_best_are_still_compared(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +183,7 @@ def test_when_the_time_is_over_fewer_are_tried_and_the_rule_and_the_best_are_sti
 
     def slow(track: Any, work: Any, trial: Any, judged: Any) -> Any:
         found = genuine(track, work, trial, judged)
-        return trying.Outcome(found.rows, found.scores, 150.0, found.answer_a_row)
+        return trying.Outcome(found.rows, found.scores, found.loss, 150.0, found.answer_a_row)
 
     monkeypatch.setattr(searching, "try_out", slow)
     monkeypatch.setattr(searching._Search, "_needed", lambda search, place: 100.0)

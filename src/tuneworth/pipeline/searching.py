@@ -39,6 +39,7 @@ SCHEMA = "tuneworth.search/1"
 _RATES = 4.0  # times as much as by rule at most, and as little at least
 _BATCHES, _RANKS = (0.5, 1, 2), (0.5, 1, 2, 4)  # times those by rule
 _RANDOM_TRIALS = 5  # the first; then what was found guides the proposals
+_A_LOSS, _WORST_LOSS = 1e-4, 10.0  # what a loss counts beside a score: less than one row
 _SHORT = 0.5  # of the whole training: below, what is won may not carry over
 
 
@@ -197,7 +198,7 @@ class _Search:
             asked = self.study.ask()
             tried.append(Tried(number, _proposed(asked, bounds)))
             if self._train(tried[-1], 0):
-                self.study.tell(asked, self._chosen_by(tried[-1].outcomes[0]))
+                self.study.tell(asked, self._worth(tried[-1].outcomes[0]))
             else:
                 self.study.tell(asked, state=optuna.trial.TrialState.FAIL)
         for place in range(1, len(self.planned.rows)):
@@ -209,9 +210,9 @@ class _Search:
         return tried
 
     def _kept(self, tried: Sequence[Tried], place: int) -> list[Tried]:
-        """Who is trained at the length `place`: the rule, then the best at the length before; of equals the first."""
+        """Who is trained at the length `place`: the rule, then the best at the length before."""
         there = [one for one in tried if len(one.outcomes) == place]
-        ranked = sorted(there, key=lambda one: -self._chosen_by(one.outcomes[-1]))
+        ranked = sorted(there, key=lambda one: -self._worth(one.outcomes[-1]))
         kept = ranked[: -(-len(ranked) // FACTOR)]
         return [one for one in there if one.number == 0] + [one for one in kept if one.number]
 
@@ -264,6 +265,10 @@ class _Search:
         scores = outcome.scores[: len(self.choosing)]
         return sum(scores) / len(scores)
 
+    def _worth(self, outcome: Outcome) -> float:
+        """The score on the rows that choose; of equal ones, as short trainings often have, the lower loss is better."""
+        return self._chosen_by(outcome) - _A_LOSS * min(outcome.loss, _WORST_LOSS)
+
     def _seconds(self, rows: int) -> float:
         return rows * self.pace.train_a_row
 
@@ -282,7 +287,7 @@ class _Search:
         ended = [one for one in tried if self.reached_the_end(one)]
         if rule not in ended:
             return _nothing(self.track, f"the settings by rule could not be tried: {rule.why}")
-        best = max(ended, key=lambda one: self._chosen_by(one.outcomes[-1]))  # of equals the first, the rule before all
+        best = max(ended, key=lambda one: (self._chosen_by(one.outcomes[-1]), one is rule, -one.outcomes[-1].loss))
         took = f"{len(tried)} tries took {format_seconds(self.track.spent)}"
         known: dict[str, Any] = {"seconds": self.track.spent, "settings": {}, "won": None, "worth": "nothing-won"}
         if best is rule:

@@ -31,10 +31,11 @@ from tuneworth.pipeline.settling import loop_settings, settings_of
 from tuneworth.pipeline.trainable import trainable
 from tuneworth.pipeline.workshop import Workshop
 from tuneworth.plan import Course, Pace, Rows, TrainingPlan
+from tuneworth.store.atomic import read_jsonl
 from tuneworth.store.run import RunFolder
 from tuneworth.task import Task
 
-_LOOK_ROWS = 8  # of the loop's own evaluation; a trial is judged afterwards, on more
+_LOOK_ROWS, _LOOK_ROWS_OF_TEXT = 32, 8  # for the loss, in the loop's own evaluation; scored afterwards, on more
 _TRAINED_SHARE = 0.6  # of what is left of the budget that one training may take at most
 _LATE, _LATE_SECONDS = 2.0, 5.0  # times the predicted seconds, and more, after which a training is cut off
 
@@ -88,11 +89,12 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Rows learnt (repeats count), the scores of the judged rows in order, and wall seconds of all (training, loading,
-    answering) and of answering a row."""
+    """Rows learnt (repeats count), the scores of the judged rows in order, the mean loss of the first of them, and wall
+    seconds of all (training, loading, answering) and of answering a row."""
 
     rows: int
     scores: tuple[float, ...]
+    loss: float
     seconds: float
     answer_a_row: float
 
@@ -136,7 +138,8 @@ def try_out(track: Track, work: Workshop, trial: Trial, judged: Sequence[Example
     """Train as `trial` says and answer the `judged` rows; the weights are not kept."""
     start = time.perf_counter()
     whole = work.bench(0)
-    bench = replace(whole, train=tuple(trial.rows), validation=whole.validation[:_LOOK_ROWS], folder=track.home)
+    looked_at = tuple(judged[: _LOOK_ROWS if whole.scoring.chooses else _LOOK_ROWS_OF_TEXT])
+    bench = replace(whole, train=tuple(trial.rows), validation=looked_at, folder=track.home)
     job = _job(work, whole, trial)
     attempt, weights = training_alone(bench, trial.name, work.local, job)
     track.watcher.begin(f"{track.name}: {trial.name} answers validation", len(judged))
@@ -144,9 +147,12 @@ def try_out(track: Track, work: Workshop, trial: Trial, judged: Sequence[Example
         before = time.perf_counter()
         answers = answered(whole, work.local, job.form, judged)
         a_row = (time.perf_counter() - before) / len(judged)
+    looks = read_jsonl(bench.folder.arm(trial.name) / "training" / "metrics.jsonl")
+    loss = next(float(look["validation_loss"]) for look in reversed(looks) if "validation_loss" in look)
     shutil.rmtree(bench.folder.arm(trial.name), ignore_errors=True)
     learnt = attempt.steps * job.settings.batch_size
-    return Outcome(learnt, tuple(answer.score for answer in answers), time.perf_counter() - start, a_row)
+    scores = tuple(answer.score for answer in answers)
+    return Outcome(learnt, scores, loss, time.perf_counter() - start, a_row)
 
 
 def _job(work: Workshop, bench: Bench, trial: Trial) -> Job:

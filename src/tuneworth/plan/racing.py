@@ -1,9 +1,9 @@
 """How much a race among models may take, and how it is divided: successive halving under a limit.
 
-The candidates are trained a little on the same rows, the worse half is dropped, and so on (Jamieson & Talwalkar 2016).
-What all rounds together take stays under half of what training the cheapest candidate that is still in it would take:
-the winner is among those, so a race costs at most about half of training the winner alone. Short trainings are no reason
-not to race: it may always take a tenth of the budget, up to three minutes.
+The candidates are trained a little on the same rows, the worse half is dropped, and so on (Jamieson & Talwalkar
+2016). What all rounds together take stays under half of what training the cheapest candidate that is still in it
+would take: the winner is among those, so a race costs at most about half of training the winner alone. Short
+trainings are no reason not to race: it may always take a tenth of the budget, up to three minutes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RACE_SHARE = 0.5  # of the training of the cheapest candidate that is left
 _FREE_SECONDS, _FREE_SHARE = (
     180.0,
     0.10,
-)  # that much of a budget who asks for a race gives it, however short the training
+)  # who asks for a race gives it that much, however short the training
 _SLACK = 1.12  # as in budget: rates are measured on a few batches
 _LEAST_STEPS, _LEAST_JUDGED = 4, 50
 _JUDGING_SHARE = 0.5  # of a round's time that answering validation may take, beyond the least
