@@ -936,6 +936,11 @@ MUTATIONS = [
         "pipeline/test_searching.py", "",
     ),
     Mutation(
+        "search: what short trainings do not show is used", "pipeline/searching.py",
+        "if low <= 0 and share < _SHORT:", "if low <= 0 and share < 0:",
+        "pipeline/test_searching.py", "not_shown",
+    ),
+    Mutation(
         "search: trials are judged on test rows", "pipeline/trying.py",
         "        answers = answered(whole, work.local, job.form, judged)",
         "        answers = answered(whole, work.local, job.form, read_splits(track.folder).test[: len(judged)])",
@@ -961,6 +966,11 @@ MUTATIONS = [
         "race: the better half is dropped", "pipeline/racing.py",
         "kept = ranked[: (len(ranked) + 1) // 2]", "kept = ranked[len(ranked) // 2 :]",
         "pipeline/test_racing.py", "",
+    ),
+    Mutation(
+        "race: of equal scores the first wins, whatever was learnt", "pipeline/racing.py",
+        "(-done[c.id].score, done[c.id].loss)", "(-done[c.id].score, 0.0)",
+        "pipeline/test_racing.py", "equal_scores",
     ),
     Mutation(
         "race: candidates are told of test rows", "pipeline/trying.py",

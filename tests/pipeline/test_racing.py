@@ -118,6 +118,22 @@ def test_the_worse_half_is_dropped_no_test_row_is_seen_and_the_rest_of_the_run_h
     assert not asked & rows["test"]
 
 
+def test_of_equal_scores_the_lower_loss_wins(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = racing._tried
+
+    def tried(track: Any, candidate: Any, *more: Any) -> Any:
+        found = genuine(track, candidate, *more)
+        loss = (2.0, 1.5, 1.0)[candidate.number]
+        a_row = (1e-4, 1e-3, 1e-2)[candidate.number]  # the dearest has learnt most
+        return trying.Outcome(found.rows, (1.0, 0.0) * (len(found.scores) // 2), loss, found.seconds, a_row)
+
+    monkeypatch.setattr(racing, "_tried", tried)
+    running.run(task(place), out=tmp_path / "run", until="plan")
+    race = race_of(tmp_path / "run")
+    assert race["winner"] == str(place / "model-2")
+    assert [one["round"] for one in race["candidates"]] == [1, 2, 2]
+
+
 def test_a_race_that_was_stopped_goes_on_and_does_nothing_twice(
     place: Path, tmp_path: Path, clever: Callable[[int, float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

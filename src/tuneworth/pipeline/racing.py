@@ -68,14 +68,14 @@ def _race(track: Track) -> dict[str, Any]:
         rounds.append(planned)
         done = _round(track, left, planned, len(rounds))
         tried |= {name: (len(rounds), outcome) for name, outcome in done.items()}
-        ranked = sorted((c for c in left if c.id in done), key=lambda c: (-done[c.id].score, done[c.id].answer_a_row))
+        ranked = sorted((c for c in left if c.id in done), key=lambda c: (-done[c.id].score, done[c.id].loss))
         if not ranked:
             raise TuneworthError("no model of the race could be trained", where="models", cure=str(track.failed))
         kept = ranked[: (len(ranked) + 1) // 2]
         against |= _behind(track, done, ranked[0], ranked[1:], planned)
         track.watcher.note(f"race, round {len(rounds)}: " + ", ".join(f"{c.id} {done[c.id].score:.3f}" for c in ranked))
         left = kept
-        why = "the best score on validation rows, the cheaper one among equals"
+        why = "the best score on validation rows, of equal ones the lower loss"
     winner = left[0]
     return {
         "winner": winner.id,

@@ -3,8 +3,8 @@
 Optuna proposes, by the scores of the shortest trainings so far (tree-structured Parzen estimator, Bergstra et al.
 2011); the best third goes on to longer ones (successive halving, Jamieson & Talwalkar 2016). The settings by rule are
 the first trial and are trained at every length. One half of the validation rows chooses; the other half, which chose
-nothing, says what the best trial won over the rule, and only if that is more than nothing are its settings used. The
-test rows are out of reach here (LAW 7).
+nothing, says what the best trial won over the rule, and only if that is more than nothing (and shown, where the
+trainings were short) are its settings used. The test rows are out of reach here (LAW 7).
 
 Every training is written when it is done (search/): a search that was stopped proposes the same again and goes on.
 """
@@ -40,7 +40,7 @@ _RATES = 4.0  # times as much as by rule at most, and as little at least
 _BATCHES, _RANKS = (0.5, 1, 2), (0.5, 1, 2, 4)  # times those by rule
 _RANDOM_TRIALS = 5  # the first; then what was found guides the proposals
 _A_LOSS, _WORST_LOSS = 1e-4, 10.0  # what a loss counts beside a score: less than one row
-_SHORT = 0.5  # of the whole training: below, what is won may not carry over
+_SHORT = 0.5  # of the whole training: below, what is not shown was seen to turn round
 
 
 def check_search(task: Task, trained_arms: Sequence[str]) -> None:
@@ -94,16 +94,13 @@ def _search(track: Track) -> dict[str, Any]:
     bounds = _bounds(track.task, rule, has_start=work.start is not None)
     trials = _Search(track, work, planned, pace)
     tried = trials.run(_rule_values(track.task, rule, bounds), bounds)
-    concluded, whole = trials.conclude(tried), _whole_rows(rule, bench)
-    share = planned.rows[-1] / whole
-    if concluded["settings"] and share < _SHORT:
-        concluded["why"] += f"; it was tried on {100 * share:.0f} % of the whole training, and may not carry over"
+    whole = _whole_rows(rule, bench)
     return known | {
         "searched": bounds,
         "whole_rows": whole,
         "rows": list(planned.rows),
         "trials": [_entry(track, one) for one in tried],
-        **concluded,
+        **trials.conclude(tried, planned.rows[-1] / whole),
     }
 
 
@@ -281,8 +278,9 @@ class _Search:
         answering = len(self.choosing) + (len(self.judging) if place + 1 == len(self.planned.rows) else 0)
         return self._seconds(self.planned.rows[place]) + answering * self.pace.answer_a_row
 
-    def conclude(self, tried: Sequence[Tried]) -> dict[str, Any]:
-        """What was won, whether it is used, and whether it was worth the time."""
+    def conclude(self, tried: Sequence[Tried], share: float) -> dict[str, Any]:
+        """What was won, whether it is used, and whether it was worth the time; `share` is what the longest training is
+        of the whole one."""
         task, rule = self.track.task, tried[0]
         ended = [one for one in tried if self.reached_the_end(one)]
         if rule not in ended:
@@ -302,6 +300,9 @@ class _Search:
         best.status = "best"
         if pair.difference <= 0:
             return known | {"why": f"{won}, so the settings by rule are used"}
+        if low <= 0 and share < _SHORT:
+            short = f"in trainings {100 * share:.0f} % as long as the whole one"
+            return known | {"worth": "not-shown", "why": f"{won} {short}, which may be chance: the rule is used"}
         best.status = "won"
         worth = "shown" if low > 0 else "not-shown"
         shown = "so it was worth the time" if low > 0 else "which may be chance, so its worth is not shown"
