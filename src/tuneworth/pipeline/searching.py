@@ -95,12 +95,13 @@ def _search(track: Track) -> dict[str, Any]:
     trials = _Search(track, work, planned, pace)
     tried = trials.run(_rule_values(track.task, rule, bounds), bounds)
     whole = _whole_rows(rule, bench)
+    concluded = trials.conclude(tried, planned.rows[-1] / whole)
     return known | {
         "searched": bounds,
         "whole_rows": whole,
         "rows": list(planned.rows),
         "trials": [_entry(track, one) for one in tried],
-        **trials.conclude(tried, planned.rows[-1] / whole),
+        **concluded,
     }
 
 
