@@ -12,27 +12,19 @@ training of the pick, "training_seconds": planned and taken}}. Data: the folder 
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from small_sets import SETS, seconds_of, write_set
+from small_sets import measure_sets, run, scores_of, seconds_of
 from transformers import AutoModelForCausalLM
 
-from tuneworth.console import ConsoleWatcher
 from tuneworth.decision.statistics import compare
 from tuneworth.models.sources import find_model
-from tuneworth.pipeline import running
-from tuneworth.store.atomic import read_json, read_jsonl, write_json
-from tuneworth.task import load_task
+from tuneworth.store.atomic import read_json
 from tuneworth.task.schema import DEFAULT_MODEL
 
-ARM = "lora-short"
 BLOCKS = (20, 12, 6)
 _COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
@@ -58,23 +50,16 @@ def candidates(place: Path) -> list[str]:
     return found
 
 
-def measured(name: str, home: Path, models: list[str], shape: tuple[int, int, int], budget: str) -> dict[str, Any]:
+def measured(home: Path, task: dict[str, Any]) -> dict[str, Any]:
     """One set: the race, every candidate trained in full, and the pick against the best of them on test."""
-    given: dict[str, Any] = {**write_set(name, home / "rows", *shape), "arms": [ARM], "budget": budget}
-
-    def run(folder: str, until: str, named: list[str]) -> Path:
-        with ConsoleWatcher() as watcher:
-            job = load_task(None, {**given, "models": named})
-            return Path(running.run(job, out=home / folder, until=until, watcher=watcher).path)
-
-    race = read_json(run("race", "plan", models) / "race.json")
-    scores, seconds, times = {}, {}, {}
-    for number, model in enumerate(models):
-        alone = run(f"alone-{number}", "train", [model])
-        arm = alone / "arms" / ARM
-        times[Path(model).name] = seconds_of(alone, ARM)
-        scores[model] = {row["id"]: float(row["score"]) for row in read_jsonl(arm / "answers.jsonl")}
-        seconds[model] = times[Path(model).name]["took"]
+    models = candidates(home.parent / "models")
+    race = read_json(run({**task, "models": models}, home / "race", "plan") / "race.json")
+    alone = {
+        model: run({**task, "models": [model]}, home / f"alone-{number}", "train")
+        for number, model in enumerate(models)
+    }
+    scores = {model: scores_of(folder) for model, folder in alone.items()}
+    times = {model: seconds_of(folder) for model, folder in alone.items()}
     means = {model: sum(found.values()) / len(found) for model, found in scores.items()}
     picked, best = race["winner"], max(means, key=lambda model: means[model])
     asked = sorted(scores[best])
@@ -91,40 +76,18 @@ def measured(name: str, home: Path, models: list[str], shape: tuple[int, int, in
         "behind": pair.difference,
         "interval": list(pair.interval),
         "race_seconds": race["seconds"],
-        "training_seconds": times,
-        "cost": (race["seconds"] + seconds[picked]) / seconds[picked],
+        "training_seconds": {Path(model).name: seconds for model, seconds in times.items()},
+        "cost": 1 + race["seconds"] / times[picked]["took"],
     }  # fmt: skip
 
 
-def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--only", nargs="*", choices=list(SETS), default=list(SETS))
-    words.add_argument("--rows", type=int, default=200, help="training rows at most, of each set")
-    words.add_argument("--validation", type=int, default=200)
-    words.add_argument("--test", type=int, default=600)
-    words.add_argument("--budget", default="30m", help="of each run")
-    words.add_argument("--keep", type=Path, help="a folder for the runs, to go on where it was stopped")
-    words.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    chosen = words.parse_args()
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        place = (chosen.keep or Path(temporary)).resolve()
-        models = candidates(place / "models")
-        for name in chosen.only:
-            kept = place / name / "measured.json"
-            if not kept.is_file():
-                shape = (chosen.rows, chosen.validation, chosen.test)
-                write_json(kept, measured(name, place / name, models, shape, chosen.budget))
-            found[name] = read_json(kept)
-            one = found[name]
-            print(
-                f"{name}: picked {one['picked']}, {100 * one['behind']:.1f} points behind the best ({one['best']}), "
-                f"at {one['cost']:.2f} times the cost of training it alone",
-                file=sys.stderr,
-            )
-    if chosen.json:
-        print(json.dumps(found))
+def told(one: dict[str, Any]) -> str:
+    """One set in a line."""
+    return (
+        f"picked {one['picked']}, {100 * one['behind']:.1f} points behind the best ({one['best']}), at "
+        f"{one['cost']:.2f} times the cost of training it alone"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    measure_sets(__doc__, 200, "30m", measured, told)

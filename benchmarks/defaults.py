@@ -11,43 +11,28 @@ again. Data: the folder in TUNEWORTH_SHARED_DATA, or ../shared/data.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from small_sets import SETS, write_set
+from small_sets import ARM, measure_sets, run, scores_of, seconds_of
 
-from tuneworth.console import ConsoleWatcher
 from tuneworth.decision.statistics import compare
-from tuneworth.pipeline import running
-from tuneworth.store.atomic import read_json, read_jsonl, write_json
-from tuneworth.task import load_task
-
-ARM = "lora-short"
+from tuneworth.store.atomic import read_json
 
 
-def measured(name: str, home: Path, rows: int, validation: int, test: int, budget: str) -> dict[str, Any]:
-    """One set, from rows to the comparison on test."""
+def measured(home: Path, task: dict[str, Any]) -> dict[str, Any]:
+    """One set, from the search to the comparison on test."""
     start = time.monotonic()
-    given: dict[str, Any] = {**write_set(name, home / "rows", rows, validation, test), "arms": [ARM], "budget": budget}
-
-    def run(folder: str, until: str, **settings: Any) -> Path:
-        job = load_task(None, {**given, **{key.replace("__", "."): value for key, value in settings.items()}})
-        with ConsoleWatcher() as watcher:
-            return Path(running.run(job, out=home / folder, until=until, watcher=watcher).path)
-
-    search = read_json(run("search", "plan", training__search=True) / "search.json")
+    search = read_json(run({**task, "training.search": True}, home / "search", "plan") / "search.json")
     ended = [one for one in search["trials"] if len(one["lengths"]) == len(search["rows"])]
     best = max(ended, key=lambda one: one["lengths"][-1]["score"])  # of equals the rule, which is the first
-    by_rule = run("rule", "train")
-    fixed = {f"training__{key}": value for key, value in best["settings"].items()}
-    by_search = by_rule if best["status"] == "rule" else run("best", "train", **fixed)
-    first, second = (_scores(folder) for folder in (by_search, by_rule))
+    by_rule = by_search = run(task, home / "rule", "train")
+    if best["status"] != "rule":
+        fixed = {f"training.{key}": value for key, value in best["settings"].items()}
+        by_search = run({**task, **fixed}, home / "best", "train")
+    first, second = scores_of(by_search), scores_of(by_rule)
     asked = sorted(first)
     assert asked == sorted(second)
     pair = compare(np.array([first[row] for row in asked]), np.array([second[row] for row in asked]), 0.05, 0.01)
@@ -70,44 +55,21 @@ def measured(name: str, home: Path, rows: int, validation: int, test: int, budge
             "lost": pair.difference,
             "interval": list(pair.interval),
         },
+        "training_seconds": {folder.name: seconds_of(folder) for folder in (by_rule, by_search)},
         "search_seconds": search["seconds"],
         "seconds": time.monotonic() - start,
     }  # fmt: skip
 
 
-def _scores(run: Path) -> dict[str, float]:
-    return {row["id"]: float(row["score"]) for row in read_jsonl(run / "arms" / ARM / "answers.jsonl")}
-
-
-def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--only", nargs="*", choices=list(SETS), default=list(SETS))
-    words.add_argument("--rows", type=int, default=200, help="training rows at most, of each set")
-    words.add_argument("--validation", type=int, default=240)
-    words.add_argument("--test", type=int, default=600)
-    words.add_argument("--budget", default="60m", help="of each of the three runs; 0.4 of it is the search's at most")
-    words.add_argument("--keep", type=Path, help="a folder for the runs, to go on where it was stopped")
-    words.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    chosen = words.parse_args()
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in chosen.only:
-            home = (chosen.keep or Path(temporary)).resolve() / name
-            kept = home / "measured.json"
-            if not kept.is_file():
-                shape = (chosen.rows, chosen.validation, chosen.test)
-                write_json(kept, measured(name, home, *shape, chosen.budget))
-            found[name] = read_json(kept)
-            test = found[name]["test"]
-            low, high = test["interval"]
-            print(
-                f"{name}: rule {test['rule']:.3f}, best of {found[name]['trials']} {test['best']:.3f}, lost "
-                f"{100 * test['lost']:.1f} points ({100 * low:.1f} to {100 * high:.1f})",
-                file=sys.stderr,
-            )
-    if chosen.json:
-        print(json.dumps(found))
+def told(one: dict[str, Any]) -> str:
+    """One set in a line."""
+    test = one["test"]
+    low, high = test["interval"]
+    return (
+        f"rule {test['rule']:.3f}, best of {one['trials']} {test['best']:.3f}, lost {100 * test['lost']:.1f} points "
+        f"({100 * low:.1f} to {100 * high:.1f})"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    measure_sets(__doc__, 240, "60m", measured, told)

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -24,6 +22,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from small_sets import SETS
 
 from tuneworth.data import Example, Message
 from tuneworth.evaluation.arms import stratified
@@ -42,17 +42,10 @@ from tuneworth.task import load_task
 from tuneworth.training import Settings
 
 KIND = "extraction"
-HERE = Path(__file__).resolve().parent
-SHARED = Path(os.environ.get("TUNEWORTH_SHARED_DATA") or HERE.parents[1] / "shared" / "data")
 
 
 def examples(part: str) -> tuple[Example, ...]:
-    spec = importlib.util.spec_from_file_location("prepare", HERE.parent / "examples" / "snips" / "prepare.py")
-    assert spec is not None
-    assert spec.loader is not None
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
-    rows = prepare.rows_of(SHARED / "snips_nlu" / "slotgated_split" / part)
+    rows = dict(zip(("train", "test"), SETS["snips-slots"](), strict=True))[part]
     return tuple(
         Example(f"{part}-{n}", (Message("user", row["text"]),), row["slots"], part, n) for n, row in enumerate(rows, 1)
     )

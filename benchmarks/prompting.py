@@ -9,12 +9,12 @@ is asked once. Data: the folder in TUNEWORTH_SHARED_DATA, or ../shared/data. Pri
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
+
+from small_sets import SETS, Rows
 
 from tuneworth.data import Example, Message
 from tuneworth.data.vectors import default_vectors
@@ -33,32 +33,12 @@ from tuneworth.store.run import RunFolder
 from tuneworth.task import load_task
 
 KIND = "classification"
-SHARED = Path(os.environ.get("TUNEWORTH_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 
-def examples(part: str, pairs: list[tuple[str, str]]) -> list[Example]:
+def examples(part: str, rows: Rows) -> list[Example]:
     return [
-        Example(f"{part}-{n}", (Message("user", text),), label, part, n) for n, (text, label) in enumerate(pairs, 1)
+        Example(f"{part}-{n}", (Message("user", row["text"]),), row["label"], part, n) for n, row in enumerate(rows, 1)
     ]
-
-
-def banking77() -> tuple[list[Example], list[Example]]:
-    folder = SHARED / "banking77"
-    parts = []
-    for part in ("train", "test"):
-        with (folder / f"{part}.csv").open(newline="", encoding="utf-8") as file:
-            parts.append(examples(part, [(row["text"], row["category"]) for row in csv.DictReader(file)]))
-    return parts[0], parts[1]
-
-
-def snips() -> tuple[list[Example], list[Example]]:
-    folder = SHARED / "snips_nlu" / "slotgated_split"
-    parts = []
-    for part in ("train", "test"):
-        texts = (folder / part / "seq.in").read_text("utf-8", errors="replace").splitlines()
-        labels = (folder / part / "label").read_text("utf-8").splitlines()
-        parts.append(examples(part, list(zip(texts, labels, strict=True))))
-    return parts[0], parts[1]
 
 
 class Work:
@@ -76,7 +56,8 @@ def main() -> None:
     words.add_argument("--validation", type=int, default=80)
     words.add_argument("--forms", type=int, default=8, help="of searched: how many forms are tried")
     chosen = words.parse_args()
-    train, test = {"banking77": banking77, "snips": snips}[chosen.data]()
+    rows = SETS[{"snips": "snips-intents"}.get(chosen.data, chosen.data)]()
+    train, test = (examples(part, some) for part, some in zip(("train", "test"), rows, strict=True))
     held_out = stratified(train, chosen.validation, 0, KIND)
     kept = {example.id for example in held_out}
     rest = tuple(example for example in train if example.id not in kept)
@@ -89,8 +70,8 @@ def main() -> None:
     assert asked is not None
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
-        rows = stratified(test, chosen.rows, 0, KIND)
-        bench = Bench(task, KIND, scoring, rest, held_out, rows, run, Silent())
+        asked_rows = stratified(test, chosen.rows, 0, KIND)
+        bench = Bench(task, KIND, scoring, rest, held_out, asked_rows, run, Silent())
         forms = asked.forms(Work(Neighbours.of(rest, default_vectors(), 0)), bench)  # type: ignore[arg-type]
         start = time.perf_counter()
         prompt_arm(bench, chosen.arm, local, forms[: chosen.forms])

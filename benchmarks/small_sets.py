@@ -1,26 +1,34 @@
-"""Four small sets of real rows, as files: intents of banking77 and snips, slots of snips, spam of sms_spam.
+"""Four sets of real rows: intents of banking77 and snips, slots of snips, spam of sms_spam; and small files of them.
 
-What `defaults.py` and `bakeoff.py` train on many times over. Rows are drawn with a seed, stratified by label, and no
-text is in two parts. Data: the folder in TUNEWORTH_SHARED_DATA, or ../shared/data.
+What `prompting.py` and `extraction.py` ask, and `defaults.py` and `bakeoff.py` train on many times over. Rows are
+drawn with a seed, stratified by label, and no text is in two parts. Data: the folder in TUNEWORTH_SHARED_DATA, or
+../shared/data.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import importlib.util
 import json
 import os
 import random
+import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from tuneworth.store.atomic import read_json, read_jsonl
+from tuneworth.console import ConsoleWatcher
+from tuneworth.pipeline import running
+from tuneworth.store.atomic import read_json, read_jsonl, write_json
+from tuneworth.task import load_task
 
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("TUNEWORTH_SHARED_DATA") or HERE.parents[1] / "shared" / "data")
 Rows = list[dict[str, Any]]
+ARM = "lora-short"
 
 
 def _banking77() -> tuple[Rows, Rows]:
@@ -83,17 +91,56 @@ def write_set(name: str, folder: Path, train: int, validation: int, test: int, s
     return settings
 
 
-def seconds_of(run: Path, arm: str) -> dict[str, float]:
-    """What an arm's training was planned to take and took: whole seconds, and seconds a row of its steps alone."""
-    plan, record = read_json(run / "plan.json"), read_json(run / "arms" / arm / "arm.json")
-    planned, steps = plan["trainings"][arm], record["settings"]["steps"]
-    taken = [row for row in read_jsonl(run / "arms" / arm / "training" / "metrics.jsonl") if "loss" in row]
+def run(given: dict[str, Any], out: Path, until: str) -> Path:
+    """Run the task `given` through the stage `until`, or go on with it; the folder of the run."""
+    with ConsoleWatcher() as watcher:
+        return Path(running.run(load_task(None, given), out=out, until=until, watcher=watcher).path)
+
+
+def scores_of(run: Path) -> dict[str, float]:
+    """The score of each test row."""
+    return {row["id"]: float(row["score"]) for row in read_jsonl(run / "arms" / ARM / "answers.jsonl")}
+
+
+def seconds_of(run: Path) -> dict[str, float]:
+    """What the training was planned to take and took: whole seconds, and seconds a row of its steps alone."""
+    plan, record = read_json(run / "plan.json"), read_json(run / "arms" / ARM / "arm.json")
+    planned, steps = plan["trainings"][ARM], record["settings"]["steps"]
+    taken = [row for row in read_jsonl(run / "arms" / ARM / "training" / "metrics.jsonl") if "loss" in row]
     return {
         "planned": planned["seconds"] * steps / planned["steps"],
         "took": record["build_seconds"],
-        "planned_a_row": plan["settings"][f"{arm}.train_seconds_per_row"]["value"],
+        "planned_a_row": plan["settings"][f"{ARM}.train_seconds_per_row"]["value"],
         "took_a_row": sum(row["step_seconds"] for row in taken) / sum(row["rows"] for row in taken),
     }
+
+
+def measure_sets(
+    description: str | None, validation: int, budget: str, measured: Callable[..., dict[str, Any]],
+    told: Callable[[dict[str, Any]], str],
+) -> None:  # fmt: skip
+    """The command line of a benchmark: `measured(home, task)` of each set, kept when it is done, and told in a line."""
+    words = argparse.ArgumentParser(description=description)
+    words.add_argument("--only", nargs="*", choices=list(SETS), default=list(SETS))
+    words.add_argument("--rows", type=int, default=200, help="training rows at most, of each set")
+    words.add_argument("--validation", type=int, default=validation)
+    words.add_argument("--test", type=int, default=600)
+    words.add_argument("--budget", default=budget, help="of each run")
+    words.add_argument("--keep", type=Path, help="a folder for the runs, to go on where it was stopped")
+    words.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    chosen = words.parse_args()
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in chosen.only:
+            home = (chosen.keep or Path(temporary)).resolve() / name
+            if not (home / "measured.json").is_file():
+                files = write_set(name, home / "rows", chosen.rows, chosen.validation, chosen.test)
+                task = {**files, "arms": [ARM], "budget": chosen.budget}
+                write_json(home / "measured.json", measured(home, task))
+            found[name] = read_json(home / "measured.json")
+            print(f"{name}: {told(found[name])}", file=sys.stderr)
+    if chosen.json:
+        print(json.dumps(found))
 
 
 def _drawn(rows: Iterable[dict[str, Any]], count: int, chance: random.Random, known: set[str]) -> Rows:

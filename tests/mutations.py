@@ -942,14 +942,29 @@ MUTATIONS = [
     ),
     Mutation(
         "search: trials are judged on test rows", "pipeline/trying.py",
-        "        answers = answered(whole, work.local, job.form, judged)",
-        "        answers = answered(whole, work.local, job.form, read_splits(track.folder).test[: len(judged)])",
+        "whole, judged = work.bench(0), (*trial.choosing, *trial.judging)",
+        "whole, judged = work.bench(0), read_splits(track.folder).test[:15] * (1 + bool(trial.judging))",
         "pipeline/test_searching.py", "law_7",
     ),
     Mutation(
         "search: what was found never reaches the plan", "pipeline/settling.py",
         'values = found.get("settings", {}) if tried is None else tried', "values = {} if tried is None else tried",
         "pipeline/test_searching.py", "",
+    ),
+    Mutation(
+        "search: rows of one group choose and judge", "pipeline/searching.py",
+        "sides = [order[row.group or row.id] % 2 for row in rows]", "sides = [n % 2 for n in range(len(rows))]",
+        "pipeline/test_searching.py", "one_group",
+    ),
+    Mutation(
+        "search: what trials really take is not looked at", "pipeline/searching.py",
+        "* max(1.0, self.taken / self.predicted if self.predicted else 1.0)", "",
+        "pipeline/test_searching.py", "longer_than_predicted",
+    ),
+    Mutation(
+        "search: the time of what failed is free", "pipeline/trying.py",
+        "            self.spent += time.perf_counter() - start\n", "",
+        "pipeline/test_searching.py", "diverges",
     ),
     Mutation(
         "search: a stopped one begins anew", "pipeline/searching.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def clever(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], None]:
         found = genuine(track, candidate, *more)
         right = round(len(found.scores) * shares[candidate.number])
         scores = (1.0,) * right + (0.0,) * (len(found.scores) - right)
-        return trying.Outcome(found.rows, scores, found.loss, found.seconds, found.answer_a_row)
+        return replace(found, scores=scores)
 
     monkeypatch.setattr(racing, "_tried", tried)
     return shares.__setitem__
@@ -125,7 +126,7 @@ def test_of_equal_scores_the_lower_loss_wins(place: Path, tmp_path: Path, monkey
         found = genuine(track, candidate, *more)
         loss = (2.0, 1.5, 1.0)[candidate.number]
         a_row = (1e-4, 1e-3, 1e-2)[candidate.number]  # the dearest has learnt most
-        return trying.Outcome(found.rows, (1.0, 0.0) * (len(found.scores) // 2), loss, found.seconds, a_row)
+        return replace(found, scores=(1.0, 0.0) * (len(found.scores) // 2), loss=loss, answer_a_row=a_row)
 
     monkeypatch.setattr(racing, "_tried", tried)
     running.run(task(place), out=tmp_path / "run", until="plan")

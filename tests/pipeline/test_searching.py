@@ -4,7 +4,9 @@ not choose them."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from test_run import write_rows
 from tiny import tiny_model, write_tokenizer
+from tuneworth.data import Example
 from tuneworth.errors import InputError, Interrupted, TuneworthError
 from tuneworth.pipeline import running, searching, trying
 from tuneworth.plan import SearchPlan
@@ -42,28 +45,43 @@ def task(place: Path, **changes: Any) -> Any:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search of six trials at two lengths, however busy the machine is."""
-    monkeypatch.setattr(searching, "plan_search", lambda *_: SearchPlan(6, (32, 96), 15, 15, 500.0))
+    monkeypatch.setattr(searching, "plan_search", lambda *_: SearchPlan(6, (32, 96), 15, 500.0))
+
+
+Change = Callable[[Any, trying.Outcome], trying.Outcome]
 
 
 @pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], float]], None]:
-    """Says which share of the rows a training answers rightly, from its settings."""
+def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], None]:
+    """Says what comes of a trial, from the trial and what really came of it."""
 
-    def by(share: Callable[[Any], float]) -> None:
+    def by(change: Change) -> None:
         genuine = trying.try_out
-
-        def try_out(track: Any, work: Any, trial: Any, judged: Any) -> Any:
-            found = genuine(track, work, trial, judged)
-            right = share(trial)
-            rows = len(found.scores)
-            scores = tuple(
-                float(int((n + 1) * right) > int(n * right)) for n in range(rows // 2 if rows > 15 else rows)
-            )
-            return trying.Outcome(found.rows, (scores * 2)[:rows], found.loss, found.seconds, found.answer_a_row)
-
-        monkeypatch.setattr(searching, "try_out", try_out)
+        monkeypatch.setattr(searching, "try_out", lambda track, work, trial: change(trial, genuine(track, work, trial)))
 
     return by
+
+
+@pytest.fixture
+def scored(altered: Callable[[Change], None]) -> Callable[[Callable[[Any], float]], None]:
+    """Says which share of the rows, of those that choose and of those that judge, a trial answers rightly."""
+
+    def spread(rows: int, share: float) -> tuple[float, ...]:
+        return tuple(float(int((n + 1) * share) > int(n * share)) for n in range(rows))
+
+    def by(share: Callable[[Any], float]) -> None:
+        altered(
+            lambda trial, found: replace(
+                found,
+                scores=spread(len(trial.choosing), share(trial)) + spread(len(trial.judging), share(trial)),
+            )
+        )
+
+    return by
+
+
+def is_rule(trial: Any) -> bool:
+    return bool(trial.name.startswith("try-0-"))
 
 
 def search_of(run: Path) -> dict[str, Any]:
@@ -77,7 +95,7 @@ def rate(trial: Any) -> float:
 def test_what_wins_on_rows_that_did_not_choose_is_used_with_its_reason_and_its_time(
     place: Path, tmp_path: Path, scored: Callable[..., None]
 ) -> None:
-    scored(lambda trial: 0.4 if trial.name.startswith("try-0-") else min(1.0, 0.5 + 20 * rate(trial)))
+    scored(lambda trial: 0.4 if is_rule(trial) else min(1.0, 0.5 + 20 * rate(trial)))
     run = running.run(task(place), out=tmp_path / "run", until="train")
     search = search_of(tmp_path / "run")
     assert set(search["searched"]) == SETTINGS
@@ -107,8 +125,8 @@ def test_what_wins_on_rows_that_did_not_choose_is_used_with_its_reason_and_its_t
 def test_what_is_not_shown_is_used_only_after_trainings_of_half_the_whole_length(
     place: Path, tmp_path: Path, scored: Callable[..., None], monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setattr(searching, "plan_search", lambda *_: SearchPlan(6, (32, rows), 15, 15, 500.0))
-    scored(lambda trial: 0.5 if trial.name.startswith("try-0-") else 0.6)
+    monkeypatch.setattr(searching, "plan_search", lambda *_: SearchPlan(6, (32, rows), 15, 500.0))
+    scored(lambda trial: 0.5 if is_rule(trial) else 0.6)
     running.run(task(place), out=tmp_path / "run", until="plan")
     search = search_of(tmp_path / "run")
     assert search["worth"] == "not-shown"
@@ -140,17 +158,13 @@ def test_law_7_no_test_row_is_asked_and_each_validation_row_either_chooses_or_ju
 
 
 def test_the_best_on_choosing_rows_that_loses_on_the_others_is_not_used(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, tmp_path: Path, altered: Callable[[Change], None]
 ) -> None:
-    genuine = trying.try_out
+    def turned(trial: Any, found: trying.Outcome) -> trying.Outcome:
+        right = 0.0 if is_rule(trial) else 1.0
+        return replace(found, scores=(right,) * len(trial.choosing) + (1 - right,) * len(trial.judging))
 
-    def try_out(track: Any, work: Any, trial: Any, judged: Any) -> Any:
-        found = genuine(track, work, trial, judged)
-        is_rule = trial.name.startswith("try-0-")
-        scores = (0.0 if is_rule else 1.0,) * 15 + (1.0 if is_rule else 0.0,) * 15
-        return trying.Outcome(found.rows, scores[: len(judged)], found.loss, found.seconds, found.answer_a_row)
-
-    monkeypatch.setattr(searching, "try_out", try_out)
+    altered(turned)
     run = running.run(task(place), out=tmp_path / "run", until="plan")
     search = search_of(tmp_path / "run")
     assert search["settings"] == {}
@@ -163,7 +177,7 @@ def test_the_best_on_choosing_rows_that_loses_on_the_others_is_not_used(
 def test_all_are_tried_briefly_and_a_third_goes_on_with_the_rule(
     place: Path, tmp_path: Path, scored: Callable[..., None]
 ) -> None:
-    scored(lambda trial: 0.4 if trial.name.startswith("try-0-") else min(1.0, 0.5 + 20 * rate(trial)))
+    scored(lambda trial: 0.4 if is_rule(trial) else min(1.0, 0.5 + 20 * rate(trial)))
     running.run(task(place), out=tmp_path / "run", until="plan")
     tried = search_of(tmp_path / "run")["trials"]
     assert len(tried) == 6
@@ -173,38 +187,57 @@ def test_all_are_tried_briefly_and_a_third_goes_on_with_the_rule(
 
 
 def test_of_equal_scores_after_short_trainings_the_lower_losses_go_on(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, tmp_path: Path, altered: Callable[[Change], None]
 ) -> None:
-    genuine = trying.try_out
-
-    def try_out(track: Any, work: Any, trial: Any, judged: Any) -> Any:
-        found = genuine(track, work, trial, judged)
+    def equal(trial: Any, found: trying.Outcome) -> trying.Outcome:
         assert found.loss > 0
         loss = {"3": 0.5, "4": 0.4}.get(trial.name.split("-")[1], 2.0)
-        return trying.Outcome(found.rows, (1.0,) * len(judged), loss, found.seconds, found.answer_a_row)
+        return replace(found, scores=(1.0,) * len(found.scores), loss=loss)
 
-    monkeypatch.setattr(searching, "try_out", try_out)
+    altered(equal)
     running.run(task(place), out=tmp_path / "run", until="plan")
     search = search_of(tmp_path / "run")
     assert [len(one["lengths"]) for one in search["trials"]] == [2, 1, 1, 2, 2, 1]
     assert search["settings"] == {}  # none is better than the rule, whatever its loss
 
 
+def timed(seconds: float) -> Change:
+    """Trials that take so long, of which the rule is the worst."""
+    return lambda trial, found: replace(
+        found, seconds=seconds, scores=(0.0 if is_rule(trial) else 1.0,) * len(found.scores)
+    )
+
+
 def test_when_the_time_is_over_fewer_are_tried_and_the_rule_and_the_best_are_still_compared(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, tmp_path: Path, altered: Callable[[Change], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine = trying.try_out
-
-    def slow(track: Any, work: Any, trial: Any, judged: Any) -> Any:
-        found = genuine(track, work, trial, judged)
-        return trying.Outcome(found.rows, found.scores, found.loss, 150.0, found.answer_a_row)
-
-    monkeypatch.setattr(searching, "try_out", slow)
-    monkeypatch.setattr(searching._Search, "_needed", lambda search, place: 100.0)
+    altered(timed(90.0))
+    monkeypatch.setattr(searching._Search, "_predicted", lambda search, place: 90.0)
     running.run(task(place), out=tmp_path / "run", until="plan")
-    tried = search_of(tmp_path / "run")["trials"]  # within 500 s: 150 and 150, and 300 are kept; then no more
-    assert len(tried[0]["lengths"]) == 2
-    assert len(tried) < 6
+    search = search_of(tmp_path / "run")  # within 500 s, two of 90 of which are kept for the longer trainings
+    assert [len(one["lengths"]) for one in search["trials"]] == [2, 2, 1]
+    assert search["won"]["difference"] == 1
+    assert search["seconds"] <= 500
+
+
+def test_trials_that_take_longer_than_predicted_are_fewer(
+    place: Path, tmp_path: Path, altered: Callable[[Change], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    altered(timed(90.0))
+    monkeypatch.setattr(searching._Search, "_predicted", lambda search, place: 45.0)
+    running.run(task(place), out=tmp_path / "run", until="plan")
+    search = search_of(tmp_path / "run")
+    assert [len(one["lengths"]) for one in search["trials"]] == [2, 2, 1]
+    assert search["seconds"] <= 500
+
+
+def test_rows_of_one_group_choose_or_judge_but_not_both() -> None:
+    rows = [Example(str(n), (), "a", "f", n, group=group) for n, group in enumerate("aabbaccdb")]
+    choosing, judging = searching._halves(rows)
+    assert [row.group for row in choosing] == list("aaacc")
+    assert [row.group for row in judging] == list("bbdb")
+    alone = [Example(str(n), (), "a", "f", n) for n in range(5)]
+    assert [row.id for row in searching._halves(alone)[0]] == ["0", "2", "4"]
 
 
 def test_nothing_better_than_the_rule_leaves_the_rule(place: Path, tmp_path: Path, scored: Callable[..., None]) -> None:
@@ -221,11 +254,11 @@ def test_a_search_that_was_stopped_proposes_the_same_again_and_does_nothing_twic
 ) -> None:
     genuine, begun = trying.try_out, []
 
-    def stopping(track: Any, work: Any, trial: Any, judged: Any) -> Any:
+    def stopping(track: Any, work: Any, trial: Any) -> Any:
         begun.append((trial.name, rate(trial), trial.settings.rank.value))
         if len(begun) == 5:
             raise Interrupted(15)
-        return genuine(track, work, trial, judged)
+        return genuine(track, work, trial)
 
     monkeypatch.setattr(searching, "try_out", stopping)
     with pytest.raises(Interrupted):
@@ -238,22 +271,22 @@ def test_a_search_that_was_stopped_proposes_the_same_again_and_does_nothing_twic
     assert [one["settings"]["learning_rate"] for one in tried][:4] == [rate for _, rate, _ in first[:4]]
 
 
-def test_a_training_that_diverges_is_told_and_the_search_goes_on(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_training_that_diverges_is_told_its_time_counted_and_the_search_goes_on(
+    place: Path, tmp_path: Path, altered: Callable[[Change], None]
 ) -> None:
-    genuine = trying.try_out
-
-    def try_out(track: Any, work: Any, trial: Any, judged: Any) -> Any:
+    def diverging(trial: Any, found: trying.Outcome) -> trying.Outcome:
         if trial.name == "try-2-on-32-rows":
+            time.sleep(1.0)
             raise TuneworthError("the loss is no number")
-        return genuine(track, work, trial, judged)
+        return replace(found, seconds=0.0)
 
-    monkeypatch.setattr(searching, "try_out", try_out)
+    altered(diverging)
     running.run(task(place), out=tmp_path / "run", until="plan")
-    tried = search_of(tmp_path / "run")["trials"]
-    assert tried[2]["status"] == "failed"
-    assert "no number" in tried[2]["why"]
-    assert len(tried) == 6
+    search = search_of(tmp_path / "run")
+    assert search["trials"][2]["status"] == "failed"
+    assert "no number" in search["trials"][2]["why"]
+    assert len(search["trials"]) == 6
+    assert search["seconds"] > 1.0 + sum(one["seconds"] for one in search["trials"])
 
 
 def test_what_the_user_fixed_is_not_searched_and_all_of_it_fixed_is_refused(place: Path, tmp_path: Path) -> None:
@@ -263,6 +296,9 @@ def test_what_the_user_fixed_is_not_searched_and_all_of_it_fixed_is_refused(plac
     fixed = {f"training.{name}": value for name, value in (("learning_rate", 1e-3), ("batch_size", 8), ("rank", 4))}
     with pytest.raises(InputError, match="you fixed all of them"):
         running.run(task(place, **fixed), out=tmp_path / "none")
+    del fixed["training.rank"]  # all weights have none
+    with pytest.raises(InputError, match="you fixed all of them"):
+        running.run(task(place, arms=["weights-short"], **{"training.method": "full"}, **fixed), out=tmp_path / "none")
     with pytest.raises(InputError, match="no trained arm is asked for"):
         running.run(task(place, arms=["classical"]), out=tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -150,8 +150,8 @@ def _tried(track: Track, candidate: Candidate, planned: Round, number: int, shar
     settings, kind = settings_of(work, bench := work.bench(0)), bench.kind
     rows = stratified(bench.train, planned.rows, track.task.seed, kind)
     steps = -(-len(rows) // min(int(settings.batch_size.value), len(rows)))
-    trial = Trial(f"{number}-{candidate.number}", settings, rows, steps, share)
-    found = try_out(track, work, trial, judging_rows(track, planned))
+    name = f"{number}-{candidate.number}"
+    found = try_out(track, work, Trial(name, settings, rows, steps, judging_rows(track, planned), (), share))
     return replace(found, rows=min(len(rows), found.rows))
 
 

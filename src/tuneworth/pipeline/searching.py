@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import optuna
 
+from tuneworth.data.example import Example
 from tuneworth.decision.statistics import compare
 from tuneworth.errors import InputError
 from tuneworth.evaluation.arms import Bench, stratified
 from tuneworth.evaluation.metrics import main_metric
 from tuneworth.evaluation.watching import Watcher
-from tuneworth.pipeline.settling import SEARCHED, settings_of
+from tuneworth.pipeline.settling import settings_of
 from tuneworth.pipeline.trying import Outcome, Track, Trial, first_taught, pace_of, try_out
 from tuneworth.pipeline.workshop import Workshop
 from tuneworth.plan import FACTOR, SEARCH_SHARE, Pace, SearchPlan, TrainingPlan, plan_search
@@ -36,6 +37,9 @@ from tuneworth.store.run import RunFolder
 from tuneworth.task import Task, format_seconds
 
 SCHEMA = "tuneworth.search/1"
+SEARCHED = ("learning_rate", "batch_size", "rank")
+"""The settings that are tried. Not the epochs: the looks at validation choose a training's best step already."""
+
 _RATES = 4.0  # times as much as by rule at most, and as little at least
 _BATCHES, _RANKS = (0.5, 1, 2), (0.5, 1, 2, 4)  # times those by rule
 _RANDOM_TRIALS = 5  # the first; then what was found guides the proposals
@@ -52,12 +56,19 @@ def check_search(task: Task, trained_arms: Sequence[str]) -> None:
         raise InputError(
             "a search tries trainings, and no trained arm is asked for", where="training.search", cure=cure
         )
-    if all(getattr(task.training, name) is not None for name in SEARCHED):
+    if not _open(task):
         raise InputError(
-            f"a search tries {', '.join(SEARCHED)}, and you fixed all of them",
+            f"a search tries {', '.join(SEARCHED)}, and you fixed all of them that this training has",
             where="training.search",
             cure="leave one of them open, or leave the search out",
         )
+
+
+def _open(task: Task) -> list[str]:
+    """The settings to try: not what the user fixed, nor the rank of a training of all weights, which has none, or of
+    one that goes on from another, which has that one's."""
+    has_rank = not first_taught(task).all_weights and task.training.from_ is None
+    return [name for name in SEARCHED if getattr(task.training, name) is None and (has_rank or name != "rank")]
 
 
 @dataclass(slots=True)
@@ -91,9 +102,12 @@ def _search(track: Track) -> dict[str, Any]:
     planned, pace = _planned(track, work, bench, rule)
     if isinstance(planned, str):
         return known | _nothing(track, f"the settings by rule are used, since no others were tried: {planned}")
-    bounds = _bounds(track.task, rule, has_start=work.start is not None)
     trials = _Search(track, work, planned, pace)
-    tried = trials.run(_rule_values(track.task, rule, bounds), bounds)
+    if not trials.judging:
+        return known | _nothing(track, "the settings by rule are used: all validation rows are of one group")
+    values = _rule_values(track.task, rule)
+    bounds = _bounds(values)
+    tried = trials.run(values, bounds)
     whole = _whole_rows(rule, bench)
     concluded = trials.conclude(tried, planned.rows[-1] / whole)
     return known | {
@@ -147,27 +161,34 @@ def _whole_rows(rule: TrainingPlan, bench: Bench) -> int:
     return round(float(rule.epochs.value) * len(bench.train))
 
 
-def _bounds(task: Task, rule: TrainingPlan, *, has_start: bool) -> dict[str, list[Any]]:
-    """What is tried of each setting: the least and the largest learning rate, and all values of the others. What the
-    user fixed is not searched, nor is the rank of a training that goes on from another, nor one where there is none."""
-    all_weights = first_taught(task).all_weights
-    rate = float((rule.full_learning_rate if all_weights else rule.learning_rate).value)
-    batch, rank = int(rule.batch_size.value), int(rule.rank.value)
-    found: dict[str, list[Any]] = {}
-    if task.training.learning_rate is None:
-        found["learning_rate"] = [rate / _RATES, min(1.0, rate * _RATES)]
-    if task.training.batch_size is None:
-        found["batch_size"] = sorted({max(1, min(256, int(batch * times))) for times in _BATCHES})
-    if task.training.rank is None and not all_weights and not has_start:
-        found["rank"] = sorted({max(1, min(512, int(rank * times))) for times in _RANKS})
-    return found
-
-
-def _rule_values(task: Task, rule: TrainingPlan, bounds: Mapping[str, Any]) -> dict[str, Any]:
-    values = {name: getattr(rule, name).value for name in bounds}
+def _rule_values(task: Task, rule: TrainingPlan) -> dict[str, Any]:
+    """The open settings as they are by rule."""
+    values = {name: getattr(rule, name).value for name in _open(task)}
     if "learning_rate" in values and first_taught(task).all_weights:
         values["learning_rate"] = rule.full_learning_rate.value
     return values
+
+
+def _bounds(rule: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What is tried of each setting: the least and the largest learning rate, and all values of the others."""
+    found: dict[str, list[Any]] = {}
+    if "learning_rate" in rule:
+        found["learning_rate"] = [rule["learning_rate"] / _RATES, min(1.0, rule["learning_rate"] * _RATES)]
+    if "batch_size" in rule:
+        found["batch_size"] = sorted({max(1, min(256, int(rule["batch_size"] * times))) for times in _BATCHES})
+    if "rank" in rule:
+        found["rank"] = sorted({max(1, min(512, int(rule["rank"] * times))) for times in _RANKS})
+    return found
+
+
+def _halves(rows: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Every other row, or every other group of rows: what is judged is independent of what chose."""
+    order: dict[str, int] = {}
+    for row in rows:
+        order.setdefault(row.group or row.id, len(order))
+    sides = [order[row.group or row.id] % 2 for row in rows]
+    first, second = (tuple(r for r, side in zip(rows, sides, strict=True) if side == wanted) for wanted in (0, 1))
+    return first, second
 
 
 class _Search:
@@ -176,9 +197,9 @@ class _Search:
     def __init__(self, track: Track, work: Workshop, planned: SearchPlan, pace: Pace) -> None:
         self.track, self.work, self.planned, self.pace = track, work, planned, pace
         self.bench = work.bench(0)
-        count = planned.choosing + planned.judging
-        rows = stratified(track.splits.validation, count, track.task.seed, track.splits.kind)
-        self.choosing, self.judging = rows[::2], rows[1::2]
+        self.predicted = self.taken = 0.0
+        seed, kind = track.task.seed, track.splits.kind
+        self.choosing, self.judging = _halves(stratified(track.splits.validation, 2 * planned.judged, seed, kind))
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(
             direction="maximize",
@@ -189,7 +210,6 @@ class _Search:
         """The trials that were begun; the first has the settings by rule, and is trained at every length."""
         self.study.enqueue_trial(dict(rule))
         tried: list[Tried] = []
-        self.track.watcher.begin("search: trying settings", self.planned.trials)
         for number in range(self.planned.trials):
             if number and not self._affords(0):
                 break
@@ -228,7 +248,7 @@ class _Search:
         )
         return True
 
-    def reached_the_end(self, one: Tried) -> bool:
+    def _reached_the_end(self, one: Tried) -> bool:
         """Whether a trial was trained at the greatest length."""
         return len(one.outcomes) == len(self.planned.rows)
 
@@ -244,6 +264,8 @@ class _Search:
             write_json(path, {"schema": "tuneworth.tried/1", **kept})
         outcome = Outcome.of_json(kept["tried"])
         self.track.spent += outcome.seconds
+        self.taken += outcome.seconds
+        self.predicted += self._predicted(place)
         return outcome
 
     def _trained(self, one: Tried, place: int) -> Outcome:
@@ -251,10 +273,13 @@ class _Search:
         settings = settings_of(self.work, self.bench, one.settings)
         learnt = stratified(self.bench.train, min(rows, len(self.bench.train)), self.track.task.seed, kind)
         steps = max(1, rows // int(settings.batch_size.value))
-        is_last = place + 1 == len(self.planned.rows)
-        judged = (*self.choosing, *self.judging) if is_last else self.choosing
-        trial = Trial(self._name(one, place), settings, learnt, steps, self._seconds(rows))
-        return try_out(self.track, self.work, trial, judged)
+        name, seconds = self._name(one, place), rows * self.pace.train_a_row
+        trial = Trial(name, settings, learnt, steps, self.choosing, self._judging(place), seconds)
+        return try_out(self.track, self.work, trial)
+
+    def _judging(self, place: int) -> tuple[Example, ...]:
+        """The rows that say what was won are asked at the greatest length only."""
+        return self.judging if place + 1 == len(self.planned.rows) else ()
 
     def _name(self, one: Tried, place: int) -> str:
         return f"try-{one.number}-on-{self.planned.rows[place]}-rows"
@@ -267,23 +292,24 @@ class _Search:
         """The score on the rows that choose; of equal ones, as short trainings often have, the lower loss is better."""
         return self._chosen_by(outcome) - _A_LOSS * min(outcome.loss, _WORST_LOSS)
 
-    def _seconds(self, rows: int) -> float:
-        return rows * self.pace.train_a_row
-
     def _affords(self, place: int) -> bool:
         """Whether there is time for a training at this length, and then for the rule and one other at each longer."""
         later = sum(2 * self._needed(longer) for longer in range(place + 1, len(self.planned.rows)))
         return self.track.spent + self._needed(place) + later <= self.planned.seconds
 
     def _needed(self, place: int) -> float:
-        answering = len(self.choosing) + (len(self.judging) if place + 1 == len(self.planned.rows) else 0)
-        return self._seconds(self.planned.rows[place]) + answering * self.pace.answer_a_row
+        """Seconds of a trial at a length: as predicted, or more where trials so far took more."""
+        return self._predicted(place) * max(1.0, self.taken / self.predicted if self.predicted else 1.0)
+
+    def _predicted(self, place: int) -> float:
+        answering = len(self.choosing) + len(self._judging(place))
+        return self.planned.rows[place] * self.pace.train_a_row + answering * self.pace.answer_a_row
 
     def conclude(self, tried: Sequence[Tried], share: float) -> dict[str, Any]:
         """What was won, whether it is used, and whether it was worth the time; `share` is what the longest training is
         of the whole one."""
         task, rule = self.track.task, tried[0]
-        ended = [one for one in tried if self.reached_the_end(one)]
+        ended = [one for one in tried if self._reached_the_end(one)]
         if rule not in ended:
             return _nothing(self.track, f"the settings by rule could not be tried: {rule.why}")
         best = max(ended, key=lambda one: (self._chosen_by(one.outcomes[-1]), one is rule, -one.outcomes[-1].loss))

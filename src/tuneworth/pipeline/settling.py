@@ -18,11 +18,6 @@ from tuneworth.training import Settings
 _COUNTED_ROWS = 256  # whose trained tokens are counted
 
 
-SEARCHED = ("learning_rate", "batch_size", "rank")
-"""The settings that a search tries: of a training that is long enough, the epochs are chosen by its looks at
-validation, and what the others are matters little (LoRA Without Regret, Thinking Machines 2025)."""
-
-
 def settings_of(work: Workshop, bench: Bench, tried: Mapping[str, Any] | None = None) -> TrainingPlan:
     """The settings of a training on the rows of `bench`: by rule, or what a search found, or, within one, `tried`."""
     facts = Architecture.of_config(work.local.model.config.to_dict(), str(work.local.folder.path))

@@ -19,7 +19,7 @@ from tuneworth.data.example import Example
 from tuneworth.decision import machine_hour_price
 from tuneworth.decision.statistics import Codes, mean_interval
 from tuneworth.errors import Interrupted, TuneworthError
-from tuneworth.evaluation.arms import Bench, answered
+from tuneworth.evaluation.arms import Bench, answered, stratified
 from tuneworth.evaluation.tuned import Job, training_alone
 from tuneworth.evaluation.watching import Watcher
 from tuneworth.models.machine import this_machine
@@ -59,13 +59,15 @@ class Track:
         return Workshop(self.task.model_copy(update={"models": [model]}), self.folder, self.splits, self.watcher)
 
     def guarded(self, what: str, work: Callable[[], Any]) -> Any:
-        """What `work` finds; None when `what` cannot do it, with the reason kept."""
+        """What `work` finds; None when `what` cannot do it, with the reason kept and its time counted."""
+        start = time.perf_counter()
         try:
             return work()
         except Interrupted:
             raise
         except TuneworthError as error:
             self.failed[what] = str(error)
+            self.spent += time.perf_counter() - start
             self.watcher.note(f"{self.name}: {what} is out: {error}")
             return None
 
@@ -77,20 +79,22 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A training to try: its name, its settings, what it learns from and in how many steps, and wall seconds that it
-    should take."""
+    """A training to try: its name, its settings, what it learns from and in how many steps, the rows that choose by its
+    answers and those that only judge, and wall seconds that it should take."""
 
     name: str
     settings: TrainingPlan
     rows: Sequence[Example]
     steps: int
+    choosing: Sequence[Example]
+    judging: Sequence[Example]
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Rows learnt (repeats count), the scores of the judged rows in order, the mean loss of the first of them, and wall
-    seconds of all (training, loading, answering) and of answering a row."""
+    """Rows learnt (repeats count), the scores of the rows that choose and then of those that judge, the mean loss of
+    some that choose, and wall seconds of all (training, loading, answering) and of answering a row."""
 
     rows: int
     scores: tuple[float, ...]
@@ -134,11 +138,12 @@ def pace_of(work: Workshop, left_seconds: float) -> Pace:
     return Pace(load, train, answer.a_row, min(whole, _TRAINED_SHARE * max(0.0, left_seconds)))
 
 
-def try_out(track: Track, work: Workshop, trial: Trial, judged: Sequence[Example]) -> Outcome:
-    """Train as `trial` says and answer the `judged` rows; the weights are not kept."""
+def try_out(track: Track, work: Workshop, trial: Trial) -> Outcome:
+    """Train as `trial` says and answer its validation rows; the weights are not kept."""
     start = time.perf_counter()
-    whole = work.bench(0)
-    looked_at = tuple(judged[: _LOOK_ROWS if whole.scoring.chooses else _LOOK_ROWS_OF_TEXT])
+    whole, judged = work.bench(0), (*trial.choosing, *trial.judging)
+    looks = _LOOK_ROWS if whole.scoring.chooses else _LOOK_ROWS_OF_TEXT
+    looked_at = stratified(trial.choosing, looks, track.task.seed, whole.kind)
     bench = replace(whole, train=tuple(trial.rows), validation=looked_at, folder=track.home)
     job = _job(work, whole, trial)
     attempt, weights = training_alone(bench, trial.name, work.local, job)
@@ -147,8 +152,8 @@ def try_out(track: Track, work: Workshop, trial: Trial, judged: Sequence[Example
         before = time.perf_counter()
         answers = answered(whole, work.local, job.form, judged)
         a_row = (time.perf_counter() - before) / len(judged)
-    looks = read_jsonl(bench.folder.arm(trial.name) / "training" / "metrics.jsonl")
-    loss = next(float(look["validation_loss"]) for look in reversed(looks) if "validation_loss" in look)
+    records = read_jsonl(bench.folder.arm(trial.name) / "training" / "metrics.jsonl")
+    loss = next(float(record["validation_loss"]) for record in reversed(records) if "validation_loss" in record)
     shutil.rmtree(bench.folder.arm(trial.name), ignore_errors=True)
     learnt = attempt.steps * job.settings.batch_size
     scores = tuple(answer.score for answer in answers)

@@ -21,13 +21,12 @@ _JUDGING_SHARE = 0.4  # of the time that answering validation may take, beyond t
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """At most `trials` settings, trained on as many rows as `rows` says (repeats count), the shortest first; `choosing`
-    validation rows choose among them, `judging` others say what was won; in at most `seconds`."""
+    """At most `trials` settings, trained on as many rows as `rows` says (repeats count), the shortest first; `judged`
+    validation rows choose among them, as many others say what was won; in at most `seconds`."""
 
     trials: int
     rows: tuple[int, ...]
-    choosing: int
-    judging: int
+    judged: int
     seconds: float
 
 
@@ -66,4 +65,4 @@ def _divided(
     a_row = pace.train_a_row * sum(count / part for count, part in zip(trainings, parts, strict=True))
     longest = min(whole_rows, int((room - judged * answering) / a_row))
     rows = tuple(longest // part // batch_size * batch_size for part in parts)
-    return SearchPlan(trials, rows, judged, judged, allowance)
+    return SearchPlan(trials, rows, judged, allowance)
