@@ -89,6 +89,10 @@ MUTATIONS = [
         "training", "test_law_3_a_last_partial",
     ),
     Mutation(
+        "all parameters learn at one rate (law 4)", "training/loop.py",
+        'group["lr"] = rate * group["share"]', 'group["lr"] = rate', "training", "test_law_4_a_share",
+    ),
+    Mutation(
         "gradients leak into the next step (law 3)", "training/loop.py",
         "        self._adam.step()\n        self.drop_gradients()\n", "        self._adam.step()\n",
         "training", "test_law_3_a_last_partial",

@@ -30,7 +30,8 @@ def test_every_setting_has_a_reason_and_what_the_user_fixed_stays() -> None:
     assert plan.epochs.value == 2
     assert plan.epochs.reason == "fixed by you"
     assert (plan.rank.value, plan.alpha.value) == (8, 16)
-    assert plan.learning_rate.value == pytest.approx(2e-3, rel=0.05)
+    assert plan.learning_rate.value == pytest.approx(1e-3, rel=0.05)
+    assert plan.lora_b_ratio.value == 8
     assert all(setting["reason"] and setting["source"] for setting in plan.to_json().values())
 
 
@@ -39,6 +40,12 @@ def test_wider_models_and_fewer_rows_change_the_settings_the_stated_way() -> Non
     assert wide.learning_rate.value < narrow.learning_rate.value
     epochs = [training_plan(Training(), train_rows=rows, width=576).epochs.value for rows in (100, 1000, 3000, 10**5)]
     assert epochs == sorted(epochs, reverse=True)
+
+
+def test_pairs_have_a_tenth_of_the_rate_and_one_for_both_factors_of_an_adapter() -> None:
+    rows, pairs = (training_plan(Training(), train_rows=1000, width=576, preference=p) for p in (False, True))
+    assert pairs.lora_b_ratio.value == 1
+    assert pairs.learning_rate.value == pytest.approx(0.1 * 2 * rows.learning_rate.value, rel=0.05)
 
 
 def test_the_rank_grows_with_what_is_to_be_held_and_stays_when_fixed() -> None:

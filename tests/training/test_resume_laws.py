@@ -23,7 +23,7 @@ from tuneworth.training import Checkpoint, Hooks, answer_loss, train
 
 STEPS = 12
 ROWS = [random_row(f"{i}", 2 + i % 5, 2 + i % 3, i, (290, 291)) for i in range(10)]  # an epoch has 5 steps
-SETTINGS = settings(steps=STEPS, warmup_steps=4, clip_norm=1.0)
+SETTINGS = settings(steps=STEPS, warmup_steps=4, clip_norm=1.0, rate_shares={"lora_B": 8.0})
 
 
 def fresh_model(kind: str, adapter_seed: int) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter]]:

@@ -143,6 +143,21 @@ def test_law_4_without_warm_up_the_first_step_is_at_the_peak() -> None:
     assert [learning_rate(chosen, step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
 
 
+def test_law_4_a_share_of_the_learning_rate_is_exactly_that_for_the_parameters_it_names() -> None:
+    def moved(shares: dict[str, float], steps: int) -> dict[str, Tensor]:
+        model = add_lora(tiny_model(), rank=4, alpha=8, seed=0)
+        before = {name: p.detach().clone() for name, p in trainable(model).items()}
+        chosen = settings(steps=steps, warmup_steps=0, schedule="cosine", learning_rate=1e-3, rate_shares=shares)
+        train(model, trainable(model), [random_row("a", 3, 4, 0)], chosen, answer_loss, hooks())
+        return {name: p.detach() - before[name] for name, p in trainable(model).items()}
+
+    alike, faster = moved({}, 1), moved({"lora_B": 8.0}, 1)
+    assert all(torch.equal(8 * alike[name], faster[name]) for name in alike if "lora_B" in name)
+    assert all(step.abs().max() > 0 for name, step in faster.items() if "lora_B" in name)
+    after_two = moved({"lora_B": 8.0}, 2)  # A has no gradient before B has left zero; Adam's first step is the rate
+    assert all(0 < step.abs().max() <= 1e-3 for name, step in after_two.items() if "lora_A" in name)
+
+
 def test_law_5_an_overfitted_sequence_is_generated_to_its_end() -> None:
     a, b, c, d, e, eos = 10, 11, 12, 13, 14, 15
     row = Row("abc", (a, b, c, d, e, eos), (False, True, True, True, True, True))

@@ -19,6 +19,8 @@ from tuneworth.models.fused import fuse_lora
 
 Model: TypeAlias = PreTrainedModel
 Adapter: TypeAlias = PeftModel
+LORA_B = "lora_B"
+"""Part of the names of the parameters that begin at zero."""
 
 
 def add_lora(model: PreTrainedModel, *, rank: int, alpha: int, seed: int, method: str = "lora") -> PeftModel:

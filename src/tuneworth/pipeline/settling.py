@@ -8,6 +8,7 @@ from typing import Any
 
 from tuneworth.evaluation.arms import Bench, stratified
 from tuneworth.evaluation.prompts import SHORT
+from tuneworth.models.adapters import LORA_B
 from tuneworth.models.architecture import Architecture
 from tuneworth.pipeline.continuing import continued
 from tuneworth.pipeline.workshop import Workshop
@@ -50,6 +51,7 @@ def loop_settings(work: Workshop, settings: Mapping[str, Any], steps: int, *, al
         schedule=values["schedule"],
         patience=work.task.training.patience,
         device=work.machine.device,
+        rate_shares={} if all_weights else {LORA_B: values.get("lora_b_ratio", 1.0)},  # a plan of old has none
     )
 
 

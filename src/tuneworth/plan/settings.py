@@ -2,7 +2,8 @@
 
 Published rules that are used: "LoRA Without Regret" (Schulman et al. 2025, Thinking Machines): LoRA on all layers does
 as well as full fine-tuning while its parameters can hold what the rows teach, its best learning rate is about ten times
-that of full fine-tuning and hardly depends on the rank, and it bears large batches less well. Capacity of about two
+that of full fine-tuning and hardly depends on the rank, and it bears large batches less well. Its factor B learns best
+faster than A (LoRA+, Hayou et al. 2024, arXiv:2402.12354). Capacity of about two
 bits a parameter: Allen-Zhu & Li 2024, arXiv:2404.05405. Batches: past the gradient's noise scale a larger batch buys
 little (McCandlish et al. 2018, arXiv:1812.06162), so it follows the number of rows. Own measurements: docs/log.md.
 """
@@ -22,11 +23,12 @@ from tuneworth.task import Training
 _BASE_RATE = 5e-5 * 10 * 1.5
 _WIDTH_EXPONENT = 0.78
 _FULL_SHARE = 0.1
+_B_RATIO, _A_SHARE = 8.0, 0.5  # A at half the rate that one rate for both would be, B at eight times A's
 _PREFERENCE_SHARE, _PREFERENCE_EPOCHS = 0.1, 3
 _RSLORA_ALPHA = 8  # at rank 16 the same scale as alpha 32 without the root
 _RANKS = (16, 32, 64, 128, 256)
 _BITS_A_PARAMETER, _BITS_A_TOKEN = 2.0, 1.0  # what an adapter can hold; what a trained token teaches at most
-_ROWS_FOR_LARGE_BATCH = 3000
+_ROWS_FOR_LARGE_BATCH = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class TrainingPlan:
     epochs: Setting
     batch_size: Setting
     learning_rate: Setting
+    lora_b_ratio: Setting
     full_learning_rate: Setting
     rank: Setting
     alpha: Setting
@@ -72,7 +75,8 @@ def training_plan(
 ) -> TrainingPlan:
     """Settings for `train_rows` rows on a model of hidden size `width`; what the user fixed stays fixed.
 
-    Preferences move a model that answers already: a tenth of the rate, and few passes, or it learns the pairs by heart.
+    Preferences move a model that answers already: a tenth of the rate, the same for A and B, and few passes, or it
+    learns the pairs by heart.
     With the tokens that one pass trains and the adapter's parameters at rank 1, the rank follows from what is to be
     held; without them it is the smallest.
     """
@@ -85,19 +89,24 @@ def training_plan(
 
     epochs = min(_epochs(train_rows), _PREFERENCE_EPOCHS) if preference else _epochs(train_rows)
     batch, why_batch = _batch(train_rows)
-    share = _PREFERENCE_SHARE if preference else 1
-    rate = float(f"{share * _BASE_RATE * (2000 / width) ** _WIDTH_EXPONENT:.1e}")
+    rate = (_PREFERENCE_SHARE if preference else 1) * _BASE_RATE * (2000 / width) ** _WIDTH_EXPONENT
     rank = pick("rank", *_rank(trained_tokens, adapter_parameters_a_rank))
     method = "lora" if chosen.method == "auto" else chosen.method
     alpha = Setting(2 * int(rank.value), "twice the rank, so that the learning rate does not depend on it", "default")
     if method == "rslora":
         alpha = Setting(_RSLORA_ALPHA, "divided by the root of the rank: the scale of lora at rank 16", "default")
-    full_rate = pick("learning_rate", float(f"{_FULL_SHARE * rate:.1e}"), "a tenth of LoRA's: every weight moves")
+    full_rate = pick("learning_rate", _rounded(_FULL_SHARE * rate), "every weight moves: a tenth of one rate for LoRA")
+    why_ratio = "as the pairs were measured: one rate" if preference else "B moves what A reads, and bears more (LoRA+)"
     return TrainingPlan(
         method=Setting(method, *_why_method(chosen.method)),
         epochs=pick("epochs", epochs, f"{train_rows:,} rows: few rows need more passes, many rows fewer"),
         batch_size=pick("batch_size", batch, why_batch),
-        learning_rate=pick("learning_rate", rate, f"LoRA rule for a model of width {width}{', a tenth' * preference}"),
+        learning_rate=pick(
+            "learning_rate",
+            _rounded(rate if preference else _A_SHARE * rate),
+            f"of LoRA's A, by the rule for a model of width {width}{', a tenth' * preference}",
+        ),
+        lora_b_ratio=Setting(1.0 if preference else _B_RATIO, why_ratio, "default"),
         full_learning_rate=full_rate,
         rank=rank,
         alpha=alpha,
@@ -150,6 +159,10 @@ _OPENAI: Mapping[str, tuple[float, float, bool]] = {
     "batch_size": (1, 256, True),
     "learning_rate_multiplier": (1e-6, 1e3, False),
 }
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.1e}")
 
 
 def _epochs(train_rows: int) -> int:

@@ -57,7 +57,7 @@ def train(
     empty = [row.id for row in rows if row.trained_tokens == 0]
     if empty or not rows:
         raise InputError(f"{len(empty)} rows have no trained token (first ids: {empty[:5]})", where="training rows")
-    masters = _Masters(parameters, settings.learning_rate)
+    masters = _Masters(parameters, settings)
     state = masters.restore(resume) if resume else Checkpoint.fresh()
     started = time.perf_counter() - state.seconds
     plan, pace = _batch_plan(rows, settings), Pace(settings)
@@ -233,7 +233,7 @@ class _Masters:
     Pure bfloat16 updates vanish (LAW 44): a step smaller than 2^-8 of a weight would be rounded away.
     """
 
-    def __init__(self, parameters: Mapping[str, torch.nn.Parameter], rate: float) -> None:
+    def __init__(self, parameters: Mapping[str, torch.nn.Parameter], settings: Settings) -> None:
         self._parameters = dict(parameters)
         self._masters = {
             name: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)
@@ -241,7 +241,16 @@ class _Masters:
         }
         for master in self._masters.values():
             master.grad = torch.zeros_like(master)
-        self._adam = torch.optim.AdamW(self._masters.values(), lr=rate, weight_decay=0.0, fused=True)
+        groups: dict[float, list[Tensor]] = {}
+        for name, master in self._masters.items():
+            share = next((share for word, share in settings.rate_shares.items() if word in name), 1.0)
+            groups.setdefault(share, []).append(master)
+        self._adam = torch.optim.AdamW(
+            [{"params": masters, "share": share} for share, masters in groups.items()],
+            lr=settings.learning_rate,
+            weight_decay=0.0,
+            fused=True,
+        )
         self._best: dict[str, Tensor] = {}
 
     def collect_gradients(self) -> None:
@@ -262,10 +271,11 @@ class _Masters:
             self._parameters[name].grad = None
 
     def step(self, rate: float, scale: float) -> None:
-        """One AdamW step at `rate` on gradients times `scale`; the parameters follow their masters."""
+        """One AdamW step at each group's share of `rate`, on gradients times `scale`; the parameters follow."""
         for master in self._masters.values():
             master.grad.mul_(scale)  # type: ignore[union-attr]
-        self._adam.param_groups[0]["lr"] = rate
+        for group in self._adam.param_groups:
+            group["lr"] = rate * group["share"]
         self._adam.step()
         self.drop_gradients()
         self._publish(self._masters)

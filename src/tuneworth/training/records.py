@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -44,7 +44,8 @@ class Settings:
 
     `maximum_tokens` bounds a micro-batch; after `maximum_seconds` (resumed time counted in) the training ends early,
     and so it does when `patience` evaluations one after the other brought no better score. `evaluation_seconds` is
-    what an evaluation is expected to take, for the time left until one has been measured.
+    what an evaluation is expected to take, for the time left until one has been measured. `rate_shares` says what part
+    of the learning rate, or how many times it, parameters have whose names contain a word.
     """
 
     steps: int
@@ -60,6 +61,7 @@ class Settings:
     maximum_seconds: float = math.inf
     evaluation_seconds: float = 0.0
     device: str = "cpu"
+    rate_shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
