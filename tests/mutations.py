@@ -93,6 +93,14 @@ MUTATIONS = [
         'group["lr"] = rate * group["share"]', 'group["lr"] = rate', "training", "test_law_4_a_share",
     ),
     Mutation(
+        "the loop is not told the plan's ratio", "pipeline/settling.py",
+        'values.get("lora_b_ratio", 1.0)', "1.0", "pipeline/test_settling.py", "factors_learn",
+    ),
+    Mutation(
+        "a plan of before goes on with today's ratio (law 48)", "pipeline/settling.py",
+        'values.get("lora_b_ratio", 1.0)', 'values.get("lora_b_ratio", 8.0)', "pipeline/test_settling.py", "law_48",
+    ),
+    Mutation(
         "gradients leak into the next step (law 3)", "training/loop.py",
         "        self._adam.step()\n        self.drop_gradients()\n", "        self._adam.step()\n",
         "training", "test_law_3_a_last_partial",

@@ -156,7 +156,10 @@ def _with_seed(job: Job, seed: int) -> Job:
 def _settings(job: Job, attempts: Sequence[Attempt], best: Attempt, rows: int) -> dict[str, Any]:
     """What arm.json tells of the training; the spread is the sample standard deviation of the validation scores."""
     scores = [attempt.validation_score for attempt in attempts]
-    adapter = {} if job.recipe.method == "full" else {"rank": job.recipe.rank, "alpha": job.recipe.alpha}
+    adapter: dict[str, Any] = {}
+    if job.recipe.method != "full":
+        shares = dict(job.settings.rate_shares)
+        adapter = {"rank": job.recipe.rank, "alpha": job.recipe.alpha, "rate_shares": shares}
     return {
         "method": job.recipe.method,
         **adapter,

@@ -96,16 +96,17 @@ def training_plan(
     if method == "rslora":
         alpha = Setting(_RSLORA_ALPHA, "divided by the root of the rank: the scale of lora at rank 16", "default")
     full_rate = pick("learning_rate", _rounded(_FULL_SHARE * rate), "every weight moves: a tenth of one rate for LoRA")
-    why_ratio = "as the pairs were measured: one rate" if preference else "B moves what A reads, and bears more (LoRA+)"
+    why_rate, why_ratio = (
+        f"of LoRA's A, by the rule for a model of width {width}",
+        "B learns best faster than A (LoRA+)",
+    )
+    if preference:
+        why_rate, why_ratio = f"LoRA rule for a model of width {width}, a tenth", "pairs were measured at one rate"
     return TrainingPlan(
         method=Setting(method, *_why_method(chosen.method)),
         epochs=pick("epochs", epochs, f"{train_rows:,} rows: few rows need more passes, many rows fewer"),
         batch_size=pick("batch_size", batch, why_batch),
-        learning_rate=pick(
-            "learning_rate",
-            _rounded(rate if preference else _A_SHARE * rate),
-            f"of LoRA's A, by the rule for a model of width {width}{', a tenth' * preference}",
-        ),
+        learning_rate=pick("learning_rate", _rounded(rate if preference else _A_SHARE * rate), why_rate),
         lora_b_ratio=Setting(1.0 if preference else _B_RATIO, why_ratio, "default"),
         full_learning_rate=full_rate,
         rank=rank,
