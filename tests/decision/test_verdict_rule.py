@@ -163,6 +163,17 @@ def test_no_finished_arm_is_not_enough_evidence_and_no_error() -> None:
     assert "zero (prompting) was skipped: no time left." in found.why
 
 
+def test_a_winner_over_fewer_ways_than_were_wanted_is_told_so_right_after_it() -> None:
+    arms = [
+        arm("words", "classical", right(90, 100)),
+        arm("zero", "prompt", right(20, 100)),
+        arm("lora", "fine-tune", None),
+    ]
+    found = verdict(arms)
+    assert found.winner == "words"
+    assert found.why[1] == "No fine-tuned arm was measured, so the verdict says nothing about that way."
+
+
 def test_one_family_alone_decides_nothing_when_others_were_wanted() -> None:
     arms = [arm("zero", "prompt", right(80, 100)), arm("lora", "fine-tune", None)]
     found = verdict(arms)

@@ -93,6 +93,7 @@ def test_when_time_is_short_the_short_form_is_trained_first_and_the_full_one_ski
     plan = allot(200, 10, ROWS, rates(), WANTED, PROMPTS)
     assert list(plan.trainings) == ["lora-short"]
     assert "budget leaves" in plan.skipped["lora-full"]
+    assert plan.skipped["lora-full"].endswith("more would do")
 
 
 def test_a_set_so_small_that_an_epoch_is_few_steps_is_trained_as_asked() -> None:

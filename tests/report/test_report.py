@@ -191,6 +191,17 @@ def test_a_verdict_that_is_withheld_says_what_to_use_until_then() -> None:
     assert "Not told apart" in head and "More test rows: about" in head
 
 
+def test_a_family_of_which_nothing_was_measured_is_named_first(run: ReportData) -> None:
+    arms = [dict(arm) for arm in run.verdict["arms"]]
+    lost = next(arm for arm in arms if arm["family"] == "classical")
+    lost["score"], lost["status"] = None, "failed"
+    others = [arm for arm in run.arms if arm["name"] != lost["name"]]
+    without = replace(run, verdict={**run.verdict, "arms": arms}, arms=others)
+    head = Page(render_report(without).split("<main>")[0] + "</body></html>").words
+    first = f"{lost['name']} failed; nothing of its family was measured"
+    assert head.index(first) < head.index("lora-full was skipped; it could score better")
+
+
 def numbers(text: str) -> set[str]:
     """Numbers in a text as they are written."""
     return set(re.findall(r"(?<![\w.])-?\d(?:[\d,]*\d)?(?:\.\d+)?", text))

@@ -38,6 +38,7 @@ def explain(kind: Kind, case: Case) -> tuple[str, ...]:
         return ("No arm finished, so there is nothing to decide from.", *_not_run(case))
     return (
         *_headline(kind, case, case.best),
+        *_not_measured(case),
         *_cut_off(case, case.best),
         *_few_rows(case),
         *_required(kind, case, case.best),
@@ -325,8 +326,13 @@ def _caveats(case: Case) -> Iterator[str]:
 def _not_run(case: Case) -> Iterator[str]:
     for arm in case.arms:
         if not arm.done:
-            yield f"{arm.name} ({_word(arm)}) was {arm.status}" + (f": {arm.why.rstrip('.')}." if arm.why else ".")
-    if case.best is not None and case.winner is not None:
+            ended = "failed" if arm.status == "failed" else f"was {arm.status}"
+            yield f"{arm.name} ({_word(arm)}) {ended}" + (f": {arm.why.rstrip('.')}." if arm.why else ".")
+
+
+def _not_measured(case: Case) -> Iterator[str]:
+    """A winner among fewer ways than were wanted is not one over all of them."""
+    if case.winner is not None:
         measured = {arm.family for arm in case.done}
         for family in sorted({arm.family for arm in case.arms} - measured):
             yield f"No {_FAMILY_WORDS[family]} arm was measured, so the verdict says nothing about that way."

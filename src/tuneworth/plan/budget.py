@@ -201,10 +201,13 @@ class Course:
         least = min(_MINIMUM_EPOCHS, self.epochs)
         # A small set may need fewer steps than the minimum: it is trained as asked.
         if steps < min(_MINIMUM_STEPS, self.steps(rows)) or affordable < least:
-            needed = least * rows.train * self.train * self.seeds
+            least_steps = max(min(_MINIMUM_STEPS, self.steps(rows)), math.ceil(least * rows.train / self.batch_size))
+            needed, beside = least_steps * self.a_step, left - room
+            more = format_seconds(1.1 * (needed + beside - left))
             return (
-                f"the budget leaves {max(0.0, left):.0f} s for this training, {least:g} epochs need {needed:.0f} s, "
-                f"looking at validation and answering test {left - room:.0f} s"
+                f"the budget leaves {max(0.0, left):.0f} s for this training, {least_steps} steps "
+                f"({least_steps * self.batch_size / rows.train:.1f} epochs) need {needed:.0f} s, looking at validation "
+                f"and answering test {beside:.0f} s; about {more} more would do"
             )
         return Trained(steps, affordable, steps * self.a_step + looking, looking / EVALUATIONS / self.seeds)
 

@@ -106,8 +106,12 @@ class View:
 
     @property
     def not_done(self) -> Sequence[Mapping[str, Any]]:
-        """Arms without a score, skipped or failed."""
-        return [arm for arm in self.arms if arm.get("score") is None]
+        """Arms without a score, skipped or failed; first those of families of which no arm has one."""
+        return sorted((arm for arm in self.arms if arm.get("score") is None), key=self.has_rival_of_its_family)
+
+    def has_rival_of_its_family(self, arm: Mapping[str, Any]) -> bool:
+        """Whether an arm of the same family has a score."""
+        return any(other.get("family") == arm.get("family") for other in self.done)
 
     def arm(self, name: str | None) -> Mapping[str, Any] | None:
         """The arm of that name."""
