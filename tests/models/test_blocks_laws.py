@@ -146,7 +146,7 @@ def test_a_compiled_kernel_computes_what_it_says(compiled: None) -> None:
     for tokens in (5, 9):
         gate_up, gradient = torch.randn(tokens, 12), torch.randn(tokens, 6)
         found = torch.zeros(tokens, 14)[:, :12]  # a part of something wider, as in use
-        opened = kernels.swiglu_backward(found, gradient, gate_up)
+        opened = kernels.swiglu_backward(*found.chunk(2, -1), gradient, *gate_up.chunk(2, -1))
         leaf = gate_up.clone().requires_grad_()
         gate, up = leaf.chunk(2, -1)
         wanted = torch.nn.functional.silu(gate) * up

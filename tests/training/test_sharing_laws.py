@@ -48,12 +48,12 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("block", [256, 2])
+@pytest.mark.parametrize(("block", "filled_to"), [(256, 1), (2, 1), (256, 32), (2, 7)])
 @pytest.mark.parametrize("worth", [1, 32])
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_3_and_30_a_packs_loss_and_gradients_are_those_of_its_rows_alone(
-    kind: str, batch: str, worth: int, block: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, batch: str, worth: int, block: int, filled_to: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows_layout, "_BLOCK_TOKENS", block)
     monkeypatch.setattr(batches, "_WORTH_SHARING", worth)
@@ -62,13 +62,14 @@ def test_law_3_and_30_a_packs_loss_and_gradients_are_those_of_its_rows_alone(
     wanted = hand_gradients(model, rows)
     trained = sum(row.trained_tokens for row in rows)
     parameters = all_parameters(model)
-    packed = pack(rows)
+    packed = pack(rows, filled_to=filled_to)
     loss = answer_loss(model, packed)
     (loss / trained).backward()
     with torch.no_grad():
         assert close(loss, hand_loss(plain_twin(model), rows))
     assert packed.count == trained
-    assert packed.ids.shape[1] <= sum(len(row.ids) for row in rows)
+    assert packed.ids.shape[1] - packed.filler <= sum(len(row.ids) for row in rows)
+    assert packed.ids.shape[1] % filled_to == 0 and 0 <= packed.filler < filled_to
     for name, parameter in parameters.items():
         assert parameter.grad is not None
         assert close(parameter.grad, wanted[name]), name

@@ -119,13 +119,16 @@ def swiglu_into(out: Tensor, gate_up: Tensor) -> None:
 
 
 @kernel
-def swiglu_backward(out: Tensor, gradient: Tensor, gate_up: Tensor) -> Tensor:
-    """The gradient of gate_up into out [T, 2 I] from that of silu(gate) * up [T, I], which is returned again."""
-    gate, up = gate_up.chunk(2, -1)
-    inside = gate.shape[-1]
-    opened = silu(gate)
-    out[:, :inside] = torch.ops.aten.silu_backward(gradient * up, gate)
-    out[:, inside:] = gradient * opened
+def swiglu_backward(to_gate: Tensor, to_up: Tensor, gradient: Tensor, gate: Tensor, up: Tensor) -> Tensor:
+    """The gradients of gate and up [T, I] from that of silu(gate) * up, which is returned again.
+
+    Two results of their own, since halves of one tensor would be written in passes of their own.
+    """
+    exact = gate.to(precise(gate))
+    share = torch.sigmoid(exact)
+    opened = (exact * share).to(gate.dtype)
+    to_gate.copy_((gradient * up).to(exact.dtype) * share * (1 + exact * (1 - share)))
+    to_up.copy_(gradient * opened)
     return opened * up
 
 
@@ -196,11 +199,11 @@ def _rotated_back(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @kernel
 def softmax_of_both(own: Tensor, shared: Tensor, allowed: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    """One softmax over the scores of a row's own keys, own [K, B, L, G, S], and shared keys, shared [K, B, L, G, P].
+    """One softmax over the scores of a row's own keys, own [K, N, G, S], and shared keys, shared [K, N, G, P].
 
-    allowed [B, L, S] tells which own keys a query may see; it may see all that are shared.
+    allowed [N, S] tells which own keys a query may see; it may see all that are shared.
     """
-    exact = (own.to(precise(own)) * scaling).masked_fill(~allowed[:, :, None], float("-inf"))
+    exact = (own.to(precise(own)) * scaling).masked_fill(~allowed[:, None], float("-inf"))
     exact_shared = shared.to(exact.dtype) * scaling
     peak = torch.maximum(exact.amax(-1, keepdim=True), exact_shared.amax(-1, keepdim=True))
     weight, weight_shared = torch.exp(exact - peak), torch.exp(exact_shared - peak)
@@ -211,7 +214,7 @@ def softmax_of_both(own: Tensor, shared: Tensor, allowed: Tensor, scaling: float
 @kernel
 def softmax_of_own(own: Tensor, allowed: Tensor, scaling: float) -> Tensor:
     """`softmax_of_both` where nothing is shared."""
-    exact = (own.to(precise(own)) * scaling).masked_fill(~allowed[:, :, None], float("-inf"))
+    exact = (own.to(precise(own)) * scaling).masked_fill(~allowed[:, None], float("-inf"))
     return torch.softmax(exact, -1).to(own.dtype)
 
 

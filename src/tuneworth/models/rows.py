@@ -334,15 +334,17 @@ class _Plain(torch.autograd.Function):
         kv_heads, slots, group, size = query.shape
         rows, longest = band.rows, band.longest
         q, k, v = (x.view(kv_heads * rows, -1, size) for x in (query, key, value))
-        scores = torch.bmm(q, k.transpose(1, 2)).view(kv_heads, rows, longest, group, -1)
+        # Segments and their queries lie in one dimension, N: a length of 1, of a root's, would not run compiled.
+        scores = torch.bmm(q, k.transpose(1, 2)).view(kv_heads, slots, group, -1)
+        allowed = band.allowed.flatten(0, 1)
         shared = None
         if root_key is None or root_value is None:
-            weights = softmax_of_own(scores, band.allowed, scaling)
+            weights = softmax_of_own(scores, allowed, scaling)
             out = torch.bmm(weights.view(kv_heads * rows, longest * group, -1), v)
         else:
             flat = query.view(kv_heads, slots * group, size)
-            common = torch.bmm(flat, root_key.transpose(1, 2)).view(kv_heads, rows, longest, group, -1)
-            weights, shared = softmax_of_both(scores, common, band.allowed, scaling)
+            common = torch.bmm(flat, root_key.transpose(1, 2)).view(kv_heads, slots, group, -1)
+            weights, shared = softmax_of_both(scores, common, allowed, scaling)
             out = torch.bmm(weights.view(kv_heads * rows, longest * group, -1), v).view(flat.shape)
             out.baddbmm_(shared.view(kv_heads, slots * group, -1), root_value)
         ctx.save_for_backward(query, key, value, root_key, root_value, weights, shared)

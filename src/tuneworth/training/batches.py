@@ -17,6 +17,9 @@ from tuneworth.models.rows import Segment, Tree
 
 # Batches are cut from windows of this many, sorted by length: rows side by side leave few slots of attention empty.
 _WINDOW_BATCHES = 16
+# Training packs are filled up to a multiple of so many tokens. Matrix libraries make a kernel for every new length, which
+# took a sixth of a step where no two packs were of one length (docs/results.md).
+FILLED_TO = 32
 # A beginning that only some rows of a batch share is computed once from so many tokens on: another band of attention
 # costs about as much as these.
 _WORTH_SHARING = 32
@@ -52,7 +55,8 @@ class Pack:
     """A packed sequence of T tokens. `source` are the N positions whose next token is trained, `target` [N] those.
 
     `owner` names the row of each target as an index of `row_ids`, which are in the order given to `pack`. Loss is a
-    sum over the N targets. There is no padding: T tokens are T tokens of the rows, the prefix once.
+    sum over the N targets. The T tokens are those of the rows, the prefix once, and `filler` tokens behind the ends of
+    rows, which nothing is computed from.
     """
 
     ids: Tensor  # [1, T]
@@ -62,6 +66,7 @@ class Pack:
     target: Tensor  # [N]
     owner: Tensor  # [N]
     row_ids: tuple[str, ...]
+    filler: int
 
     @property
     def count(self) -> int:
@@ -101,26 +106,28 @@ def micro_batches(rows: Sequence[Item], maximum_tokens: int) -> Iterator[list[It
         yield part
 
 
-def pack(rows: Sequence[Row], *, device: str = "cpu", share: bool = True) -> Pack:
+def pack(rows: Sequence[Row], *, device: str = "cpu", share: bool = True, filled_to: int = 1) -> Pack:
     """Rows behind the beginnings that they share, each of which is computed once when `share`.
 
     At least one token before the first trained one stays with its row, since it predicts it; tokens behind the last
-    one that predicts are left out, since nothing is computed from them.
+    one that predicts are left out, since nothing is computed from them. Where T is no multiple of `filled_to`, rows
+    that are shorter than others are made longer at their end, by tokens that nothing attends to.
     """
     ends = [_last_needed(row) + 1 for row in rows]
     limits = [row.trained.index(True, 1) - 1 if row.trained_tokens else len(row.ids) - 1 for row in rows]
     root = _common(rows, min(limits)) if share and len(rows) > 1 else 0
     parts = _parts(rows, limits, ends, root) if share else [_Part((n,), 0, end, None) for n, end in enumerate(ends)]
+    fillers = _fillers(parts, root, filled_to)
     ids = list(rows[0].ids[:root])
     positions = list(range(root))
     source: list[int] = []
     target: list[int] = []
     owner: list[int] = []
-    for part in parts:
+    for part, filler in zip(parts, fillers, strict=True):
         row = rows[part.rows[0]]
         start = len(ids) - part.start  # the row's token i stands at start + i
-        ids += row.ids[part.start : part.stop]
-        positions += range(part.start, part.stop)
+        ids += [*row.ids[part.start : part.stop], *(row.ids[0] for _ in range(filler))]
+        positions += [*range(part.start, part.stop), *(part.stop - 1 for _ in range(filler))]
         if len(part.rows) > 1:
             continue
         for index in range(max(part.start, 1), part.stop + 1):
@@ -128,7 +135,9 @@ def pack(rows: Sequence[Row], *, device: str = "cpu", share: bool = True) -> Pac
                 source.append(start + index - 1)
                 target.append(row.ids[index])
                 owner.append(part.rows[0])
-    segments = [Segment(part.stop - part.start, part.parent) for part in parts]
+    segments = [
+        Segment(part.stop - part.start + filler, part.parent) for part, filler in zip(parts, fillers, strict=True)
+    ]
     return Pack(
         ids=torch.tensor([ids], device=device),
         positions=torch.tensor([positions], device=device),
@@ -137,6 +146,7 @@ def pack(rows: Sequence[Row], *, device: str = "cpu", share: bool = True) -> Pac
         target=torch.tensor(target, device=device),
         owner=torch.tensor(owner, dtype=torch.long, device=device),
         row_ids=tuple(row.id for row in rows),
+        filler=sum(fillers),
     )
 
 
@@ -171,6 +181,24 @@ def _parts(rows: Sequence[Row], limits: Sequence[int], ends: Sequence[int], root
                 parts.append(_Part(tuple(group), start, stop, parent))
         level = below
     return parts
+
+
+def _fillers(parts: Sequence[_Part], root: int, filled_to: int) -> list[int]:
+    """How many tokens to put behind each part, so that all are a multiple of `filled_to`.
+
+    Only behind rows of the last depth, which nothing follows; up to a longest row of a multiple of 8 the slots are there
+    anyway, since attention sees all rows as long as the longest.
+    """
+    found = [0] * len(parts)
+    lengths = [part.stop - part.start for part in parts]
+    missing = -(root + sum(lengths)) % filled_to
+    last = [n for n, part in enumerate(parts) if len(part.rows) == 1 and part.parent == parts[-1].parent]
+    longest = -(-max(lengths[n] for n in last) // 8) * 8
+    for n in last:
+        found[n] = min(missing, longest - lengths[n])
+        missing -= found[n]
+    found[last[-1]] += missing
+    return found
 
 
 def _common(rows: Sequence[HasIds], most: int) -> int:

@@ -208,7 +208,7 @@ def _step(
         "loss": total / count,
         "learning_rate": rate,
         "grad_norm": norm,
-        "tokens": sum(part.ids.shape[1] for part in packs),
+        "tokens": sum(part.ids.shape[1] - part.filler for part in packs),
         "trained_tokens": sum(len(part.target) for part in packs),
         "rows": len(rows),
         "step_seconds": time.perf_counter() - begin,

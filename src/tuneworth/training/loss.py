@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from tuneworth.models.kernels import precise, softmax_in_place
-from tuneworth.training.batches import Pack, Row, micro_batches, pack
+from tuneworth.training.batches import FILLED_TO, Pack, Row, micro_batches, pack
 
 # Their logits are a plain linear layer of the last hidden states; others may scale or bend them.
 _PLAIN_HEADS = frozenset(["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"])
@@ -98,7 +98,7 @@ def total_loss(model: torch.nn.Module, rows: Sequence[Row], maximum_tokens: int,
     """Mean negative log-likelihood per trained token over all rows: one sum, divided once (LAW 15)."""
     loss, trained = 0.0, 0
     for part in micro_batches(rows, maximum_tokens):
-        packed = pack(part, device=device)
+        packed = pack(part, device=device, filled_to=FILLED_TO)
         loss += answer_loss(model, packed).item()
         trained += len(packed.target)
     return loss / trained
@@ -109,7 +109,7 @@ def row_losses(model: torch.nn.Module, rows: Sequence[Row], maximum_tokens: int,
     """Of each row, in the order given, the sum of -log p over its trained tokens, in nats; row ids must differ."""
     found: dict[str, float] = {}
     for part in micro_batches(rows, maximum_tokens):
-        packed = pack(part, device=device)
+        packed = pack(part, device=device, filled_to=FILLED_TO)
         losses = -token_log_probabilities(model, packed).to(torch.float64)
         sums = torch.zeros(len(part), dtype=torch.float64, device=losses.device).index_add(0, packed.owner, losses)
         found |= zip(packed.row_ids, sums.tolist(), strict=True)

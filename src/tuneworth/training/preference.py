@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tuneworth.errors import InputError
-from tuneworth.training.batches import Pack, Row, micro_batches, pack
+from tuneworth.training.batches import FILLED_TO, Pack, Row, micro_batches, pack
 from tuneworth.training.loss import token_log_probabilities
 from tuneworth.training.records import Loss
 
@@ -64,7 +64,8 @@ class PairPack(Pack):
 def pair_packs(pairs: Sequence[Pair], maximum_tokens: int, device: str) -> Iterator[PairPack]:
     """Pairs as packed micro-batches; the two answers of a pair stand in one pack and share what they can."""
     for part in micro_batches(pairs, maximum_tokens):
-        packed = pack([row for pair in part for row in (pair.chosen, pair.rejected)], device=device)
+        rows = [row for pair in part for row in (pair.chosen, pair.rejected)]
+        packed = pack(rows, device=device, filled_to=FILLED_TO)
         reference = torch.tensor([pair.reference for pair in part], dtype=torch.float64, device=device)
         yield PairPack(**{field.name: getattr(packed, field.name) for field in fields(packed)}, reference=reference)
 

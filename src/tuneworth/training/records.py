@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tuneworth.errors import TuneworthError
-from tuneworth.training.batches import HasIds, Pack, micro_batches, pack
+from tuneworth.training.batches import FILLED_TO, HasIds, Pack, micro_batches, pack
 
 
 class Trainable(HasIds, Protocol):
@@ -35,7 +35,7 @@ Batches = Callable[[Sequence[Any], int, str], Iterable[Pack]]
 
 def row_packs(rows: Sequence[Any], maximum_tokens: int, device: str) -> Iterable[Pack]:
     """Rows as packed micro-batches."""
-    return (pack(part, device=device) for part in micro_batches(rows, maximum_tokens))
+    return (pack(part, device=device, filled_to=FILLED_TO) for part in micro_batches(rows, maximum_tokens))
 
 
 @dataclass(frozen=True, slots=True)
