@@ -48,14 +48,17 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize(("block", "filled_to"), [(256, 1), (2, 1), (256, 32), (2, 7)])
+@pytest.mark.parametrize(
+    ("block", "filled_to", "worth_a_band"), [(256, 1, 1 << 17), (2, 1, 1 << 17), (256, 32, 1), (2, 7, 0)]
+)
 @pytest.mark.parametrize("worth", [1, 32])
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_3_and_30_a_packs_loss_and_gradients_are_those_of_its_rows_alone(
-    kind: str, batch: str, worth: int, block: int, filled_to: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, batch: str, worth: int, block: int, filled_to: int, worth_a_band: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows_layout, "_BLOCK_TOKENS", block)
+    monkeypatch.setattr(rows_layout, "_WORTH_A_BAND", worth_a_band)
     monkeypatch.setattr(batches, "_WORTH_SHARING", worth)
     rows = BATCHES[batch]
     model = tiny_model(kind)
@@ -84,6 +87,14 @@ def test_beginnings_that_some_rows_share_are_computed_once(monkeypatch: pytest.M
     assert packed.ids.shape[1] == sum(len(row.ids) - 1 for row in rows) - 4 * len(SYSTEM) - 2 * 5
     monkeypatch.setattr(batches, "_WORTH_SHARING", 6)
     assert len(pack(rows).layout.bands) == 2
+
+
+def test_few_long_rows_beside_many_short_ones_stand_in_a_band_of_their_own() -> None:
+    short, long = ([random_row(f"{n}/{i}", n, 2, i) for i in range(rows)] for n, rows in ((20, 30), (400, 2)))
+    bands = pack([*short, *long]).layout.bands
+    assert [band.rows for band in bands] == [30, 2]
+    assert bands[0].longest < 25 and bands[1].longest > 400
+    assert len(pack(short).layout.bands) == 1
 
 
 @pytest.mark.parametrize("batch", BATCHES)

@@ -287,8 +287,8 @@ class _GatedMlp(torch.autograd.Function):
         wide_gradient[:, : down.outputs] = gradients[0]
         inner = down.backward(wide_gradient)
         opened_gradient = gate_up.wide_gradient(x)
-        halves = opened_gradient[:, : gate_up.outputs].chunk(2, -1)
-        inside = swiglu_backward(*halves, inner, *opened.chunk(2, -1))
+        to_gate, to_up = opened_gradient[:, : gate_up.outputs].chunk(2, -1)
+        inside = swiglu_backward(to_gate, to_up, inner, *opened.chunk(2, -1))
         down_found = down.gradients(inside, low, wide_gradient)
         normal_gradient = gate_up.backward(opened_gradient)
         found = gate_up.gradients(wide[:, : gate_up.inputs], wide[:, gate_up.inputs :], opened_gradient)

@@ -2,8 +2,8 @@
 
 A pack is a tree of *segments*: the beginning that all rows share is its root, beginnings that some rows share hang
 below it, and what a row has for itself is a leaf. A token attends to the segments above its own, and causally to its
-own. Segments of equal depth form a *band*: B segments behind one another in R tokens, which attention sees as B x L
-slots, L being the longest segment.
+own. Segments of equal depth form a *band*, or two where few are much longer than the rest: B segments behind one
+another in R tokens, which attention sees as B x L slots, L being the longest segment.
 
 Shapes: P tokens of the root, S keys of a segment (those of its ancestors below the root, then its own), N = B x L
 slots, H query heads, K key/value heads, G = H / K, D head size.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ from tuneworth.models.single import Slots
 # layer against 10 ms at 650 tokens (docs/log.md). Long segments are taken in blocks, so that causality halves the work;
 # beyond the second bound the weights kept for backward would take too much memory.
 _BLOCK_TOKENS, _PLAIN_TOKENS = 256, 1024
+# Scores of a head that are saved where a band is cut in two: another band's own operations cost about as much.
+_WORTH_A_BAND = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ class Tree:
         places = _Places()
         for depth in sorted(set(depths)):
             members = [index for index, found in enumerate(depths) if found == depth]
-            bands.append(_band(segments, members, places, prefix_tokens))
+            for part in _of_like_length(segments, members, prefix_tokens):
+                bands.append(_band(segments, part, places, prefix_tokens))
         ends = [place[-1] for place in places.positions]
         longest = max(ends, default=prefix_tokens - 1) + 1
         return cls(prefix_tokens, tuple(_moved(band, device) for band in bands), longest)
@@ -161,6 +165,21 @@ class _Places:
         self.slots: list[list[int]] = []
         self.positions: list[list[int]] = []
         self.used = 0
+
+
+def _of_like_length(segments: Sequence[Segment], members: list[int], prefix: int) -> list[list[int]]:
+    """`members` as they are, or cut in two where that saves many scores of slots that hold nothing."""
+
+    def scores(count: int, longest: int) -> int:
+        return count * longest * (prefix + longest)
+
+    lengths, count = [segments[index].tokens for index in members], len(members)
+    before, behind = list(accumulate(lengths, max)), list(accumulate(reversed(lengths), max))[::-1]
+    cuts = {at: scores(at, before[at - 1]) + scores(count - at, behind[at]) for at in range(1, count)}
+    best = min(cuts, key=lambda at: cuts[at], default=0)
+    if not best or scores(count, behind[0]) - cuts[best] < _WORTH_A_BAND:
+        return [members]
+    return [members[:best], members[best:]]
 
 
 def _band(segments: Sequence[Segment], members: Sequence[int], places: _Places, prefix: int) -> Band:

@@ -17,8 +17,8 @@ from tuneworth.models.rows import Segment, Tree
 
 # Batches are cut from windows of this many, sorted by length: rows side by side leave few slots of attention empty.
 _WINDOW_BATCHES = 16
-# Training packs are filled up to a multiple of so many tokens. Matrix libraries make a kernel for every new length, which
-# took a sixth of a step where no two packs were of one length (docs/results.md).
+# Training packs are filled up to a multiple of so many tokens. Matrix libraries make a kernel for every new length,
+# which took a seventh of a step where no two packs were of one length (docs/results.md).
 FILLED_TO = 32
 # A beginning that only some rows of a batch share is computed once from so many tokens on: another band of attention
 # costs about as much as these.
@@ -186,8 +186,8 @@ def _parts(rows: Sequence[Row], limits: Sequence[int], ends: Sequence[int], root
 def _fillers(parts: Sequence[_Part], root: int, filled_to: int) -> list[int]:
     """How many tokens to put behind each part, so that all are a multiple of `filled_to`.
 
-    Only behind rows of the last depth, which nothing follows; up to a longest row of a multiple of 8 the slots are there
-    anyway, since attention sees all rows as long as the longest.
+    Only behind rows of the last depth, which nothing follows; up to the longest row the slots are there anyway, since
+    attention sees all rows as long as the longest.
     """
     found = [0] * len(parts)
     lengths = [part.stop - part.start for part in parts]
