@@ -156,9 +156,27 @@ MUTATIONS = [
     ),
     Mutation(
         "positions go on instead of starting again (law 30)", "training/batches.py",
-        "positions += range(part.start, part.stop)",
-        "positions += range(len(positions), len(positions) + part.stop - part.start)",
+        "[*range(part.start, part.stop),",
+        "[*range(len(positions), len(positions) + part.stop - part.start),",
         "models", "test_law_3_and_30",
+    ),
+    Mutation(
+        "fillers stand before the row's own tokens (law 3)", "training/batches.py",
+        "start = len(ids) - part.start  #", "start = len(ids) + filler - part.start  #",
+        "training", "test_law_3_and_30",
+    ),
+    Mutation(
+        "packs are filled up to one token too few", "training/batches.py",
+        "% filled_to\n", "% filled_to - 1\n", "training", "test_law_3_and_30",
+    ),
+    Mutation(
+        "long rows are never set apart", "models/rows.py",
+        "    if not best or scores(count", "    if True or scores(count",
+        "training", "test_few_long_rows",
+    ),
+    Mutation(
+        "the gate's gradient leaves out its own slope", "models/kernels.py",
+        "* share * (1 + exact * (1 - share))", "* share", "models", "test_a_compiled_kernel",
     ),
     Mutation(
         "the window does not count the prefix (law 34)", "models/attention.py",

@@ -156,6 +156,26 @@ def test_a_compiled_kernel_computes_what_it_says(compiled: None) -> None:
     assert not kernels._Compiling.failed
 
 
+def test_compiled_kernels_are_kept_in_the_folder_that_is_named_whatever_was_imported_before(tmp_path: Path) -> None:
+    script = """if True:
+        import sys
+        import torch
+        import torch._dynamo.package  # names PyTorch's own place
+        from pathlib import Path
+        from tuneworth.models import kernels
+        assert kernels.compile_kernels(True, Path(sys.argv[1]))
+        kernels.swiglu_into(torch.zeros(5, 6), torch.randn(5, 12))
+    """
+    kept = tmp_path / "kept"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(kept)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert any(kept.rglob("*.so"))
+
+
 def test_a_kernel_that_cannot_be_compiled_still_computes(tmp_path: Path) -> None:
     script = """if True:
         import torch

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -22,6 +23,8 @@ from torch.nn.functional import silu
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 _log = logging.getLogger(__name__)
 
@@ -36,14 +39,16 @@ class _Compiling:
 def compile_kernels(wanted: bool, folder: Path | None = None) -> bool:
     """Run kernels compiled from now on, if this machine has a compiler; returns whether they will be.
 
-    What is compiled is kept in `folder` (PyTorch's own place by default).
+    What is compiled is kept in `folder` (PyTorch's own place by default), or where TORCHINDUCTOR_CACHE_DIR says.
 
     A kernel that cannot be compiled runs as it stands: slower, with the same result.
     """
     compilers = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
     able = torch.cuda.is_available() or any(map(shutil.which, filter(None, compilers)))
-    if wanted and folder is not None:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    # PyTorch writes its own place, under the folder for temporary files, into the environment when it is first used.
+    own = str(Path(tempfile.gettempdir(), "torchinductor_"))
+    if wanted and folder is not None and os.environ.get(_FOLDER, own).startswith(own):
+        os.environ[_FOLDER] = str(folder)
     _Compiling.wanted = wanted and able and not _Compiling.failed
     return _Compiling.wanted
 
