@@ -161,6 +161,11 @@ MUTATIONS = [
         "models", "test_law_3_and_30",
     ),
     Mutation(
+        "the budget that would do for a training is guessed", "plan/budget.py",
+        "for budget in longer if arm in at(budget).trainings", "for budget in longer",
+        "plan", "test_the_budget_that_is_said",
+    ),
+    Mutation(
         "fillers stand before the row's own tokens (law 3)", "training/batches.py",
         "start = len(ids) - part.start  #", "start = len(ids) + filler - part.start  #",
         "training", "test_law_3_and_30",

@@ -27,6 +27,7 @@ _MINIMUM_TEST_ROWS = 100
 _TEST_ROWS_KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # while the first training does not fit
 _MINIMUM_STEPS = 20
 _MINIMUM_EPOCHS = 0.5
+_LONGER, _LONGER_TRIES = 1.05, 100  # budgets that are tried for a training that is left out: up to 125 times as long
 _SMALL_SHARE = 0.1  # a dearer prompt of at most this share of the budget may take from the first training
 
 
@@ -112,6 +113,30 @@ def allot(
     the dearest is left out. Raises InputError when the time is too short to answer even the smallest subset of the
     test rows with one of them.
     """
+
+    def at(budget: float) -> Allotment:
+        return _allot(budget, spent_seconds, rows, rates, wanted, prompts, seeds)
+
+    found = at(budget_seconds)
+    skipped = dict(found.skipped)
+    for arm in filter(skipped.__contains__, wanted):
+        longer = (math.ceil(budget_seconds * _LONGER**tries) for tries in range(1, _LONGER_TRIES))
+        enough = next((budget for budget in longer if arm in at(budget).trainings), None)
+        if enough is not None:
+            skipped[arm] += f"; a budget of about {format_seconds(enough)} would do"
+    return replace(found, skipped=skipped)
+
+
+def _allot(
+    budget_seconds: float,
+    spent_seconds: float,
+    rows: Rows,
+    rates: Rates,
+    wanted: Mapping[str, tuple[float, int]],
+    prompts: Mapping[str, Prompts],
+    seeds: int,
+) -> Allotment:
+    """`allot`, without the budgets that would do for what is left out."""
     left = budget_seconds - spent_seconds - reserve_seconds(budget_seconds)
     left -= rates.classical
     needed = {arm: prompt.forms[-1] for arm, prompt in prompts.items() if not prompt.optional}
@@ -192,24 +217,25 @@ class Course:
         """Seconds of the whole training as it is wanted, and of answering test."""
         return self.steps(rows) * self.a_step + self.looking(rows) + self.answer.seconds(rows.test)
 
+    def least_steps(self, rows: Rows) -> int:
+        """Steps with which a training is worth its time. A set so small that it needs fewer is trained as asked."""
+        least = min(_MINIMUM_EPOCHS, self.epochs)
+        return max(min(_MINIMUM_STEPS, self.steps(rows)), math.ceil(least * rows.train / self.batch_size))
+
     def fit(self, left: float, rows: Rows) -> Trained | str:
         """As much of it as `left` seconds afford, or why that is too little."""
         looking = self.looking(rows)
         room = left - self.answer.seconds(rows.test) - looking
         steps = min(self.steps(rows), int(room / self.a_step))
-        affordable = steps * self.batch_size / rows.train
-        least = min(_MINIMUM_EPOCHS, self.epochs)
-        # A small set may need fewer steps than the minimum: it is trained as asked.
-        if steps < min(_MINIMUM_STEPS, self.steps(rows)) or affordable < least:
-            least_steps = max(min(_MINIMUM_STEPS, self.steps(rows)), math.ceil(least * rows.train / self.batch_size))
-            needed, beside = least_steps * self.a_step, left - room
-            more = format_seconds(1.1 * (needed + beside - left))
+        if steps < self.least_steps(rows):
+            steps = self.least_steps(rows)
             return (
-                f"the budget leaves {max(0.0, left):.0f} s for this training, {least_steps} steps "
-                f"({least_steps * self.batch_size / rows.train:.1f} epochs) need {needed:.0f} s, looking at validation "
-                f"and answering test {beside:.0f} s; about {more} more would do"
+                f"the budget leaves {max(0.0, left):.0f} s for this training, {steps} steps "
+                f"({steps * self.batch_size / rows.train:.1f} epochs) need {steps * self.a_step:.0f} s, looking at "
+                f"validation and answering test {left - room:.0f} s"
             )
-        return Trained(steps, affordable, steps * self.a_step + looking, looking / EVALUATIONS / self.seeds)
+        epochs, a_look = steps * self.batch_size / rows.train, looking / EVALUATIONS / self.seeds
+        return Trained(steps, epochs, steps * self.a_step + looking, a_look)
 
 
 def _too_dear(seconds: float, room: float, budget_seconds: float) -> str:
