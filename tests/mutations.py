@@ -354,8 +354,16 @@ MUTATIONS = [
         "            self._parameters[name].grad = None\n", "", "training", "test_f7",
     ),
     Mutation(
+        "a length that the clock settled is forgotten on resume (law 48)", "training/loop.py",
+        "if length is None:", "if True:", "training", "test_law_48",
+    ),
+    Mutation(
+        "the look after the last step is not counted (budget)", "training/pace.py",
+        "return seconds + self._a_step + self._a_look >", "return seconds >", "training", "test_time_is_up",
+    ),
+    Mutation(
         "patience starts again on resume (law 48)", "training/loop.py",
-        "improved = step if score > state.best_score else state.improved_step", "improved = step",
+        "unimproved=0 if score > state.best_score else more", "unimproved=0",
         "training", "test_patience",
     ),
     Mutation(

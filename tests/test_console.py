@@ -58,10 +58,11 @@ def test_a_warning_and_an_evaluation_are_lines_that_stay() -> None:
     watcher._console = Console(file=io.StringIO(), width=200)
     watcher.begin("lora-short: training", 10)
     watcher.record(step(7, warning="loss spike: 9.000 after a median of 1.000 over the last 20 steps"))
-    watcher.record({"step": 8, "validation_loss": 0.5, "validation_score": 0.75})
+    watcher.record({"step": 8, "steps": 12, "validation_loss": 0.5, "validation_score": 0.75})
     file = watcher._console.file
+    assert watcher._progress.tasks[0].total == 12  # as many steps as fit now
     assert isinstance(file, io.StringIO)
     assert "warning at step 7: loss spike: 9.000" in file.getvalue()
     watcher.record({"step": 9, "warning": "the loss or its gradient is not finite at step 9"})
     assert "warning at step 9: the loss or its gradient is not finite" in file.getvalue()
-    assert "step 8: validation score 0.750, loss 0.500" in file.getvalue()
+    assert "step 8 of 12: validation score 0.750, loss 0.500" in file.getvalue()

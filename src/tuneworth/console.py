@@ -108,8 +108,9 @@ class ConsoleWatcher:
             live = f"loss {record['loss']:.3f}  {tokens / seconds:,.0f} tokens/s"
             self._progress.update(self._task, advance=1, live=live, left=_left(record["seconds_left"]))
         elif "validation_score" in record:
+            self._progress.update(self._task, total=record["steps"])
             self.note(
-                f"step {record['step']}: validation score {record['validation_score']:.3f}, "
+                f"step {record['step']} of {record['steps']}: validation score {record['validation_score']:.3f}, "
                 f"loss {record['validation_loss']:.3f}"
             )
         if "warning" in record:

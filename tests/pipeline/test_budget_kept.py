@@ -46,18 +46,22 @@ def test_time_that_is_left_or_gone_changes_the_steps_once_and_a_continued_run_ke
     plan = {
         **PLAN,
         "settings": {"epochs": {"value": 3}},
-        "trainings": {**PLAN["trainings"], "lora-short": {"seconds": 240.0, "steps": 100, "epochs": 1.0}},
+        "trainings": {
+            "lora-short": {"seconds": 240.0, "steps": 100, "epochs": 1.0, "evaluation_seconds": 10.0},
+            "lora-full": {"seconds": 25.0},
+        },
     }
 
     def steps(spent: float | None, folder: str) -> int:
         home = tmp_path / folder
         at = SimpleNamespace(**vars(work(spent)), folder=SimpleNamespace(arm=lambda name: home / name))
+        at.task.training = SimpleNamespace(seeds=1)
         return running._steps(at, plan, "lora-short")  # type: ignore[arg-type]
 
-    assert steps(40, "quick") == 112  # 270 s instead of 240
-    assert steps(130, "quick") == 112
-    assert steps(None, "quick") == 112
-    assert steps(130, "slow") == 75
+    assert steps(40, "quick") == 114  # 270 s instead of 240, of which four looks take 40
+    assert steps(130, "quick") == 114
+    assert steps(None, "quick") == 114
+    assert steps(130, "slow") == 69
     assert steps(None, "continued") == 100
     plan["settings"]["epochs"]["value"] = 1
     assert steps(40, "as-wished") == 100  # never more than was wished for

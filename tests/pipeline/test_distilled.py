@@ -166,13 +166,13 @@ def test_a_budget_without_room_leaves_the_arm_out_and_says_which_would_do() -> N
         course = Course(2.0, 8, 1, Rate(1.0, 0.05), 0.05)
         return with_teaching(allotment, "distilled", Rows(200, 50, 100), requests, teachers, course)
 
-    rich, poor, broke = planned(2000.0), planned(250.0), planned(20.0)
+    rich, poor, broke = planned(2000.0), planned(220.0), planned(20.0)
     assert rich.taught == 800
     assert rich.trainings["distilled"].epochs == pytest.approx(2.0)
     assert 100 <= poor.taught < 800
     assert "distilled" not in broke.trainings
     assert broke.taught == 0
-    for found, reserve in ((rich, 2000.0), (poor, 250.0), (broke, 20.0)):
+    for found, reserve in ((rich, 2000.0), (poor, 220.0), (broke, 20.0)):
         assert sum(found.seconds.values()) == pytest.approx(150 + reserve)
         assert found.seconds["reserve"] >= min(reserve, 6.0)
     why = broke.skipped["distilled"]

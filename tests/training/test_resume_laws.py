@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -137,3 +138,42 @@ def continue_from(folder: str) -> None:
     resume = Checkpoint(tensors=load_file(Path(folder) / "state.safetensors"), **plain)
     weights, _, _ = run("bfloat16", resume=resume)
     save_file(weights, Path(folder) / "end.safetensors")
+
+
+class _Clock:
+    """A clock on which every look at it takes a second; so are the steps of a training, and its evaluations."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_law_48_a_length_that_was_settled_by_the_clock_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps of a bounded training follow the time; who was killed after a look goes on with what it had settled."""
+    chosen = replace(SETTINGS, steps=8, evaluate_every=2, maximum_seconds=60.0, most_steps=STEPS)
+    monkeypatch.setattr("tuneworth.training.loop.time", _Clock())
+    model, parameters = fresh_model("lora", 0)
+    records: list[Mapping[str, Any]] = []
+    saved: dict[int, Checkpoint] = {}
+    outcome = train(model, parameters, ROWS, chosen, answer_loss, watching(records, saved))
+    assert saved[2].length is not None
+    steps, every, settled_at = saved[2].length
+    assert steps != chosen.steps
+    assert settled_at == 2
+    assert next(step for step in saved if step > 2) == 2 + every
+
+    def rates(resume: Checkpoint | None) -> dict[int, float]:
+        unbounded = replace(chosen, maximum_seconds=math.inf)
+        again, told = fresh_model("lora", 1)[0], []
+        parameters = {name: p for name, p in again.named_parameters() if p.requires_grad}
+        train(again, parameters, ROWS, unbounded, answer_loss, watching(told, {}), resume)
+        return {record["step"]: record["learning_rate"] for record in told if "learning_rate" in record}
+
+    resumed = rates(saved[2])
+    assert max(resumed) == steps
+    assert resumed[3] == next(r["learning_rate"] for r in records if r["step"] == 3 and "learning_rate" in r)
+    assert max(rates(None)) == chosen.steps
+    assert outcome.steps == max(saved)

@@ -234,3 +234,32 @@ def test_the_time_left_keeps_to_the_clock() -> None:
     pace.step_took(1.0)
     assert pace.seconds_left(1, 10.0) == pytest.approx(20.0)
     assert pace.seconds_left(90, 31.0) == 0.0
+
+
+def test_every_look_settles_how_many_steps_fit_into_the_time_that_is_left() -> None:
+    chosen = settings(steps=100, evaluate_every=25, maximum_seconds=240.0, evaluation_seconds=5.0, most_steps=200)
+
+    def after_a_quarter(step_seconds: float, *, most: int = 200) -> Settings:
+        pace = Pace(chosen)
+        for _ in range(25):
+            pace.step_took(step_seconds)
+        pace.evaluation_took(8.0)
+        pace.saving_took(2.0)
+        return pace.settled(replace(chosen, most_steps=most), 25, 25 * step_seconds + 10.0)
+
+    quick, slow, slowest = after_a_quarter(1.0), after_a_quarter(4.0), after_a_quarter(10.0)
+    assert (quick.steps, quick.evaluate_every, quick.settled_at) == (200, 59, 25)  # 205 s less three looks: 175 steps
+    assert slow.steps == 25 + 25  # 130 s less three looks are 100 s
+    assert slowest.steps == 26
+    assert after_a_quarter(1.0, most=120).steps == 120
+    endless = replace(chosen, maximum_seconds=math.inf)
+    assert Pace(endless).settled(endless, 25, 10.0) == endless
+
+
+def test_time_is_up_when_a_step_and_the_look_after_it_no_longer_fit() -> None:
+    pace = Pace(settings(steps=100, evaluate_every=50, maximum_seconds=30.0, evaluation_seconds=5.0))
+    pace.step_took(2.0)
+    assert not pace.is_up(23.0)
+    assert pace.is_up(23.5)
+    pace.evaluation_took(10.0)
+    assert pace.is_up(18.5)

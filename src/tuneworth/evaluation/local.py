@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import statistics
 import time
 from array import array
@@ -495,27 +496,25 @@ class LocalModel:
         self, form: Form, examples: Sequence[Example], batch_size: int, recipe: Recipe, most_tokens: int = 4096,
         kind: str = "generation",
     ) -> float:  # fmt: skip
-        """Measured wall seconds per example of a training step on a throw-away tuning: the median over batches.
+        """Measured wall seconds per example of a training step on a throw-away tuning: the median over steps.
 
-        Every batch is run twice and the second run counts, since memory that is used anew is slower.
+        Every row is trained on twice, at a rate of zero, and the second time counts, since memory that is used anew is
+        slower.
         """
         rows, _ = self.learnable(form, examples, kind)
         rows = rows[: _timed([row.ids for row in rows])]
         packs: Batches = pair_packs if kind == "preference" else row_packs
         loss = preference_loss(_DPO_BETA) if kind == "preference" else answer_loss
-        batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-        seconds = []
+        steps = math.ceil(len(rows) / batch_size)
+        settings = Settings(
+            2 * steps, batch_size, 0.0, 0, 2 * steps, 0, maximum_tokens=most_tokens, device=self._device
+        )
+        records: list[Mapping[str, Any]] = []
+        hooks = Hooks(evaluate=lambda: {"validation_score": 0.0}, on_record=records.append)
         with self.tuned(recipe) as tuned:
-            parameters = tuned.parameters.values()
-            for number, batch in enumerate([*batches, *batches]):
-                start = time.perf_counter()
-                for part in packs(batch, most_tokens, self._device):
-                    loss(tuned.model, part).backward()
-                if number >= len(batches):
-                    seconds.append((time.perf_counter() - start) / len(batch))
-                for parameter in parameters:
-                    parameter.grad = None
-        return statistics.median(seconds)
+            train(tuned.model, tuned.parameters, rows, settings, loss, hooks, batches=packs)
+        timed = [record for record in records if "step_seconds" in record][steps:]
+        return statistics.median(float(record["step_seconds"]) / int(record["rows"]) for record in timed)
 
 
 def _shared(sequences: Sequence[Sequence[int]]) -> int:

@@ -25,7 +25,7 @@ from tuneworth.training import Checkpoint, DivergedError, Settings
 from tuneworth.training.records import Trainable
 
 _TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-_VALUES = ("step", "best_step", "best_score", "seconds", "improved_step", "recent_losses")
+_VALUES = ("step", "best_step", "best_score", "seconds", "unimproved", "recent_losses", "length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,8 @@ def _write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 def _read_checkpoint(folder: Path) -> Checkpoint:
     tensors, values = load_tensors(folder)
+    known = {name: values[name] for name in _VALUES if name in values}
     score = -math.inf if values["best_score"] is None else values["best_score"]
-    return Checkpoint(
-        **{**values, "tensors": tensors, "best_score": score, "recent_losses": tuple(values["recent_losses"])}
-    )
+    length = tuple(values["length"]) if values.get("length") else None
+    told = {"best_score": score, "recent_losses": tuple(values["recent_losses"]), "length": length}
+    return Checkpoint(**{**known, **told, "tensors": tensors})

@@ -135,6 +135,7 @@ def _job(work: Workshop, bench: Bench, job: Job, size: int, seconds: float) -> J
         warmup_steps=max(1, round(warmup_share * point.steps)),
         evaluate_every=max(1, -(-point.steps // point.looks)),
         maximum_seconds=seconds,
+        most_steps=None,
     )
     return replace(job, settings=settings, seeds=1, trackers=())
 

@@ -41,7 +41,7 @@ from tuneworth.pipeline.settling import loop_settings
 from tuneworth.pipeline.teaching import NothingTaughtError, teach
 from tuneworth.pipeline.trainable import trainable
 from tuneworth.pipeline.workshop import Workshop
-from tuneworth.plan import TEACHING
+from tuneworth.plan import TEACHING, Trained
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import Task, load_task
@@ -210,6 +210,7 @@ def _settings(work: Workshop, plan: Mapping[str, Any], name: str, taught: Taught
     settings = plan["settings"]
     return replace(
         loop_settings(work, settings, _steps(work, plan, name), all_weights=taught.all_weights),
+        most_steps=_wished_steps(plan, name),
         maximum_tokens=settings["micro_batch_tokens"]["value"],
         evaluation_seconds=plan["trainings"][name]["evaluation_seconds"],
         maximum_seconds=_maximum_seconds(work, plan, name) / work.task.training.seeds,
@@ -218,18 +219,25 @@ def _settings(work: Workshop, plan: Mapping[str, Any], name: str, taught: Taught
 
 def _steps(work: Workshop, plan: Mapping[str, Any], name: str) -> int:
     """Steps of a training: as planned, or more where earlier stages left time, or fewer where they took it, since the
-    learning rate has to reach zero at the last one. Settled once, when the training begins, and kept in steps.json."""
+    learning rate has to reach zero at the last one. Settled when the training begins, and kept in steps.json; its looks
+    at validation settle it anew from steps that were really taken, which its checkpoints keep."""
     path = work.folder.arm(name) / "training" / "steps.json"
     if path.is_file():
         return int(read_json(path)["steps"])
-    planned = plan["trainings"][name]
-    steps: int = planned["steps"]
+    planned = Trained(**plan["trainings"][name])
+    steps = planned.steps
     if work.started is not None:
-        epochs = plan["settings"]["epochs"]["value"]
-        wished = max(steps, math.ceil(round(epochs * steps / planned["epochs"], 6)))
-        steps = max(1, min(wished, round(steps * _maximum_seconds(work, plan, name) / planned["seconds"])))
-    write_json(path, {"schema": "tuneworth.steps/1", "steps": steps, "planned": planned["steps"]})
+        fitting = planned.steps_in(_maximum_seconds(work, plan, name), work.task.training.seeds)
+        steps = min(_wished_steps(plan, name), fitting)
+    write_json(path, {"schema": "tuneworth.steps/1", "steps": steps, "planned": planned.steps})
     return steps
+
+
+def _wished_steps(plan: Mapping[str, Any], name: str) -> int:
+    """The steps of all epochs that were wished for."""
+    planned, epochs = plan["trainings"][name], plan["settings"]["epochs"]["value"]
+    wished = float(epochs * planned["steps"] / planned["epochs"])
+    return max(int(planned["steps"]), math.ceil(round(wished, 6)))
 
 
 def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> float:

@@ -25,6 +25,7 @@ _SLACK = 1.12  # measured rates are of a few batches; later ones may be slower
 _TEST_SHARE = 0.4  # answering may take this much of the time before the test set is cut to a subset
 _MINIMUM_TEST_ROWS = 100
 _TEST_ROWS_KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # while the first training does not fit
+_FORWARD_SHARE = 0.4  # of a training step: what the loss of a row takes without gradients, and saving the state
 _MINIMUM_STEPS = 20
 _MINIMUM_EPOCHS = 0.5
 _LONGER, _LONGER_TRIES = 1.05, 100  # budgets that are tried for a training that is left out: up to 125 times as long
@@ -71,6 +72,11 @@ class Trained:
     epochs: float
     seconds: float
     evaluation_seconds: float
+
+    def steps_in(self, seconds: float, seeds: int) -> int:
+        """How many steps fit into other `seconds`."""
+        looking = EVALUATIONS * seeds * self.evaluation_seconds
+        return max(1, int((seconds - looking) / (self.seconds - looking) * self.steps + 1e-6))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +216,10 @@ class Course:
         return math.ceil(self.epochs * rows.train / self.batch_size)
 
     def looking(self, rows: Rows) -> float:
-        """Seconds of all looks at validation: the scores, and the loss."""
-        return 1.5 * self.answer.seconds(rows.validation, EVALUATIONS * self.seeds)
+        """Seconds of all looks at validation: the scores, the loss, and saving the state."""
+        looks = EVALUATIONS * self.seeds
+        losses = looks * rows.validation * _FORWARD_SHARE * self.train * _SLACK
+        return self.answer.seconds(rows.validation, looks) + losses
 
     def wish(self, rows: Rows) -> float:
         """Seconds of the whole training as it is wanted, and of answering test."""

@@ -59,6 +59,7 @@ def train(
         raise InputError(f"{len(empty)} rows have no trained token (first ids: {empty[:5]})", where="training rows")
     masters = _Masters(parameters, settings)
     state = masters.restore(resume) if resume else Checkpoint.fresh()
+    settings = _of_length(settings, state.length)
     started = time.perf_counter() - state.seconds
     plan, pace = _batch_plan(rows, settings), Pace(settings)
 
@@ -67,7 +68,8 @@ def train(
 
     model.eval()
     step, seconds = state.step, state.seconds
-    while step < settings.steps and seconds < settings.maximum_seconds and not _out_of_patience(state, settings):
+    last = step >= settings.steps or seconds >= settings.maximum_seconds
+    while not last and not _out_of_patience(state, settings):
         chosen = [rows[i] for i in plan(step)]
         try:
             record, settings = _step_in_memory(take, masters, chosen, step, settings)
@@ -83,15 +85,19 @@ def train(
         record |= {"epoch": epoch, "seconds": seconds, "seconds_left": left}
         hooks.on_record(record | _warning(record, state.recent_losses, settings.steps))
         state = replace(state, recent_losses=(*state.recent_losses, record["loss"])[-RECENT_STEPS:])
-        last = step == settings.steps or seconds >= settings.maximum_seconds
-        if last or step % settings.evaluate_every == 0:
+        last = step == settings.steps or pace.is_up(seconds)
+        if last or (step - settings.settled_at) % settings.evaluate_every == 0:
             scores = hooks.evaluate()
-            hooks.on_record({"step": step, **scores})
             state = _judged(state, masters, step, scores["validation_score"])
             pace.evaluation_took(time.perf_counter() - started - seconds)
             seconds = time.perf_counter() - started
-            state = replace(state, step=step, seconds=seconds)
+            if not last:
+                settings = pace.settled(settings, step, seconds)
+            hooks.on_record({"step": step, "steps": settings.steps, **scores})
+            state = replace(state, step=step, seconds=seconds, length=_length(settings))
             hooks.save(masters.checkpoint(state))
+            pace.saving_took(time.perf_counter() - started - seconds)
+            seconds = time.perf_counter() - started
     masters.load_best()
     return Outcome(step, state.best_step, state.best_score, state.seconds, _ended(state, step, settings))
 
@@ -103,18 +109,28 @@ def _warning(record: Mapping[str, Any], recent: Sequence[float], steps: int) -> 
 
 def _judged(state: Checkpoint, masters: _Masters, step: int, score: float) -> Checkpoint:
     """`state` after an evaluation: of equally good steps the latest is kept, but only a better one is progress."""
+    more = state.unimproved + 1
     if score < state.best_score:
-        return state
+        return replace(state, unimproved=more)
     masters.keep_best()
-    improved = step if score > state.best_score else state.improved_step
-    return replace(state, best_step=step, best_score=score, improved_step=improved)
+    return replace(state, best_step=step, best_score=score, unimproved=0 if score > state.best_score else more)
 
 
 def _out_of_patience(state: Checkpoint, settings: Settings) -> bool:
     """Whether the last `patience` evaluations brought nothing better; known from a checkpoint alone."""
-    if settings.patience is None or not state.improved_step:
-        return False
-    return state.step - state.improved_step >= settings.patience * settings.evaluate_every
+    return settings.patience is not None and state.unimproved >= settings.patience
+
+
+def _length(settings: Settings) -> tuple[int, int, int]:
+    return settings.steps, settings.evaluate_every, settings.settled_at
+
+
+def _of_length(settings: Settings, length: tuple[int, int, int] | None) -> Settings:
+    """`settings` for a training as long as a checkpoint says that it has become."""
+    if length is None:
+        return settings
+    steps, evaluate_every, settled_at = length
+    return replace(settings, steps=steps, evaluate_every=evaluate_every, settled_at=settled_at)
 
 
 def _ended(state: Checkpoint, step: int, settings: Settings) -> str:

@@ -1,8 +1,9 @@
-"""The time that is left of a training, from its own measured steps and evaluations."""
+"""The time that is left of a training, and how many steps fit into it, from its own measured steps and evaluations."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from tuneworth.training.records import Settings
 
@@ -26,12 +27,47 @@ class Pace:
         """An evaluation was measured."""
         self._evaluations.append(seconds)
 
+    def saving_took(self, seconds: float) -> None:
+        """Saving the state after the last evaluation was measured; it is a part of what an evaluation takes."""
+        self._evaluations[-1] += seconds
+
+    @property
+    def _a_step(self) -> float:
+        counted = self._steps[1:] or self._steps
+        return sum(counted) / len(counted)
+
+    @property
+    def _a_look(self) -> float:
+        known = self._evaluations
+        return sum(known) / len(known) if known else self._settings.evaluation_seconds
+
+    def is_up(self, seconds: float) -> bool:
+        """Whether there is no time for one more step and the evaluation after it, `seconds` after the start."""
+        return seconds + self._a_step + self._a_look > self._settings.maximum_seconds
+
     def seconds_left(self, step: int, seconds: float) -> float:
         """Seconds until the end, after `step` steps and `seconds` in all; never more than the clock still allows."""
         settings = self._settings
-        counted = self._steps[1:] or self._steps
-        a_step = sum(counted) / len(counted)
-        a_look = sum(self._evaluations) / len(self._evaluations) if self._evaluations else settings.evaluation_seconds
-        looks = math.ceil(settings.steps / settings.evaluate_every) - (step - 1) // settings.evaluate_every
-        wanted = (settings.steps - step) * a_step + looks * a_look
-        return max(0.0, min(wanted, settings.maximum_seconds - seconds + a_look))
+        wanted = (settings.steps - step) * self._a_step + _looks(settings, step - 1) * self._a_look
+        return max(0.0, min(wanted, settings.maximum_seconds - seconds))
+
+    def settled(self, settings: Settings, step: int, seconds: float) -> Settings:
+        """`settings` with as many steps as fit, at most `most_steps`, seen after the evaluation at `step`.
+
+        The evaluations that are still to come stay as many as they were. A rate that was measured on a few batches is
+        wrong by a fifth now and then, and the steps at the end, where the learning rate falls to zero, are worth most.
+        """
+        room = settings.maximum_seconds - seconds
+        if settings.most_steps is None or room == math.inf:
+            return settings
+        looks = _looks(settings, step)
+        more = max(1, min(settings.most_steps - step, int((room - looks * self._a_look) / self._a_step)))
+        every = math.ceil(more / looks)
+        self._settings = replace(settings, steps=step + more, evaluate_every=every, settled_at=step)
+        return self._settings
+
+
+def _looks(settings: Settings, step: int) -> int:
+    """Evaluations after more than `step` steps."""
+    every, from_ = settings.evaluate_every, settings.settled_at
+    return math.ceil((settings.steps - from_) / every) - (step - from_) // every

@@ -46,6 +46,9 @@ class Settings:
     and so it does when `patience` evaluations one after the other brought no better score. `evaluation_seconds` is
     what an evaluation is expected to take, for the time left until one has been measured. `rate_shares` says what part
     of the learning rate, or how many times it, parameters have whose names contain a word.
+
+    Where `most_steps` is given, every evaluation settles anew how many steps fit into `maximum_seconds`, up to so many:
+    `settled_at` is where it did so last, and evaluations are counted from there.
     """
 
     steps: int
@@ -62,13 +65,16 @@ class Settings:
     evaluation_seconds: float = 0.0
     device: str = "cpu"
     rate_shares: Mapping[str, float] = field(default_factory=dict)
+    most_steps: int | None = None
+    settled_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """All that the rest of a training depends on after `step` steps, as tensors and plain values.
 
-    `improved_step` is the step that first reached `best_score`; `recent_losses` are those of the last steps.
+    `unimproved` counts the last evaluations in a row that brought no better score, `recent_losses` are those of the
+    last steps, and `length` is (steps, evaluate_every, settled_at) as the last evaluation settled them.
     """
 
     step: int
@@ -76,8 +82,9 @@ class Checkpoint:
     best_step: int
     best_score: float
     seconds: float
-    improved_step: int = 0
+    unimproved: int = 0
     recent_losses: tuple[float, ...] = ()
+    length: tuple[int, int, int] | None = None
 
     @classmethod
     def fresh(cls) -> Checkpoint:
