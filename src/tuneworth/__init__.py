@@ -20,6 +20,7 @@ cli         one function per command
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ def run(data: str | Path | None = None, *, task: Task | str | Path | None = None
     Returns the finished Run: `.verdict`, `.report`, `.model.chat([...])`.
     Raises InputError, MachineError or RunBusyError.
     """
+    clock = time.monotonic()
     from tuneworth.pipeline.running import run as run_pipeline
 
     out, allow_code = settings.pop("out", None), bool(settings.pop("allow_code", False))
@@ -60,7 +62,7 @@ def run(data: str | Path | None = None, *, task: Task | str | Path | None = None
         task = load_task(Path(task) if task else None, overrides)
     elif overrides:
         raise InputError("give settings inside the Task, or a task file with settings", where="run()")
-    return run_pipeline(task, out=Path(out) if out else None, allow_code=allow_code)
+    return run_pipeline(task, out=Path(out) if out else None, allow_code=allow_code, clock=clock)
 
 
 def load_run(path: str | Path) -> Run:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -264,6 +265,7 @@ def _stage(
     stage: str, data: Path | None, task_file: Path | None, as_json: bool, out: Path | None, overrides: dict[str, Any],
     *, allow_code: bool = False,
 ) -> None:  # fmt: skip
+    clock = time.monotonic()
     from tuneworth.console import ConsoleWatcher
 
     is_run = data is not None and (data / "task.yaml").is_file()
@@ -281,12 +283,12 @@ def _stage(
         elif data is not None and is_run:
             from tuneworth.pipeline.running import resume
 
-            path = resume(data, until=stage, watcher=watcher, allow_code=allow_code).path
+            path = resume(data, until=stage, watcher=watcher, allow_code=allow_code, clock=clock).path
         else:
             from tuneworth.pipeline.running import run as run_pipeline
 
             task = load_task(task_file, overrides)
-            path = run_pipeline(task, out=out, until=stage, watcher=watcher, allow_code=allow_code).path
+            path = run_pipeline(task, out=out, until=stage, watcher=watcher, allow_code=allow_code, clock=clock).path
     folder = RunFolder.existing(path)
     if as_json:
         typer.echo(json.dumps({**_document(folder, stage), "run": str(path)}, ensure_ascii=False))

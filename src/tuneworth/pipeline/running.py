@@ -58,14 +58,15 @@ def run(
     until: str = "report",
     watcher: Watcher | None = None,
     allow_code: bool = False,
+    clock: float | None = None,
 ) -> Run:
     """Run (or continue) `task` through the stage `until` and return its folder. `allow_code` lets the task's own metric
-    run.
+    run. The budget counts from `clock` (time.monotonic), since loading libraries takes seconds of it; from now if None.
 
     Raises InputError for mistakes in data or task, MachineError when this machine cannot do it, RunBusyError when
     another process works on the same folder.
     """
-    clock = time.monotonic()
+    clock = time.monotonic() if clock is None else clock
     _check_arms(task)
     check_fits(task)
     task = pinned(task)
@@ -75,9 +76,16 @@ def run(
     return Run(folder.path)
 
 
-def resume(path: Path, *, until: str = "report", watcher: Watcher | None = None, allow_code: bool = False) -> Run:
-    """Continue the run in `path` through the stage `until`, with the task that it carries. Raises as `run` does."""
-    clock = time.monotonic()
+def resume(
+    path: Path,
+    *,
+    until: str = "report",
+    watcher: Watcher | None = None,
+    allow_code: bool = False,
+    clock: float | None = None,
+) -> Run:
+    """Continue the run in `path` through the stage `until`, with the task that it carries; else as `run`."""
+    clock = time.monotonic() if clock is None else clock
     with locked(RunFolder.existing(path)) as folder:
         _run_stages(load_task(folder.task), folder, until, watcher or Silent(), clock, allow_code=allow_code)
     return Run(path)
