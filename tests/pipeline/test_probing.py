@@ -25,10 +25,11 @@ from tuneworth.evaluation.perturbing import PERTURBATIONS
 from tuneworth.evaluation.robustness import Robustness, Shaken
 from tuneworth.evaluation.tuned import Attempt
 from tuneworth.evaluation.watching import Silent
-from tuneworth.pipeline import curve_drawing, probing, running
+from tuneworth.pipeline import curve_drawing, planning, probing, running
 from tuneworth.pipeline.curve_drawing import was_whole
 from tuneworth.pipeline.probing import CannotAskError, Clock, Stage, forgetting_json, robustness_json
-from tuneworth.plan.probing import PROBES
+from tuneworth.plan import Rate, Rates
+from tuneworth.plan.probing import CLASSICAL_CURVE, PROBES
 from tuneworth.task import load_task
 
 ARMS = ("classical", "few-shot", "retrieved", "lora-short")
@@ -82,6 +83,19 @@ def test_a_budget_that_affords_the_probes_plans_and_makes_them_all(place: Path) 
     found = read(run.folder.probes)
     assert {name: probe["status"] for name, probe in found["probes"].items()} == dict.fromkeys(PROBES, "done")
     assert found["arms_left_out"] == {}
+
+
+def test_where_trainings_take_all_the_time_there_is_the_classical_curve_is_still_drawn(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Rates({"lora-short": Rate(0.0, 0.001)}, {"lora-short": 1.0}, classical=2.0)
+    monkeypatch.setattr(planning, "measure", lambda *given: slow)
+    asked = task(place, **{"arms": ["classical", "lora-short"], "training.epochs": 8, "budget": "300s"})
+    plan = running.run(asked, out=tmp_path / "run", until="plan").plan
+    assert 0.5 <= plan["trainings"]["lora-short"]["epochs"] < 8
+    assert set(plan["budget"]) == {"before", "classical", "lora-short", CLASSICAL_CURVE, "reserve"}
+    assert sum(plan["budget"].values()) == pytest.approx(300)
+    assert min(plan["budget"].values()) > 0
 
 
 def test_every_arm_is_asked_in_the_ways_that_apply_to_it(place: Path) -> None:

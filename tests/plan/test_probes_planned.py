@@ -20,6 +20,7 @@ from tuneworth.plan.probing import (
     Work,
     afford_probes,
     probe_seconds,
+    set_aside,
 )
 
 WORK = Work(60, 20_000, 100, {"zero-shot": 8, "lora-short": 6}, {1: 12, 4: 6}, (Point(80, 16, 4),), 200, 400)
@@ -53,6 +54,12 @@ def test_probes_are_afforded_in_order_and_what_is_left_out_says_why() -> None:
     assert "needs 200 s" in skipped[FORGETTING]
     assert "leave 50 s" in skipped[FORGETTING]
     assert "tuneworth probe" in skipped[FORGETTING]
+
+
+def test_the_classical_curve_is_set_aside_where_it_takes_next_to_nothing() -> None:
+    assert set_aside(2.0, 360.0) == pytest.approx(3.8)
+    assert set_aside(20.0, 1200.0) == 0.0  # 38 s are more than a fiftieth
+    assert set_aside(0.0, 360.0) == 0.0
 
 
 def test_what_the_verdict_needs_comes_first() -> None:

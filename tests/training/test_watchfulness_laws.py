@@ -256,6 +256,19 @@ def test_every_look_settles_how_many_steps_fit_into_the_time_that_is_left() -> N
     assert Pace(endless).settled(endless, 25, 10.0) == endless
 
 
+def test_a_training_gives_up_the_time_that_answers_after_it_really_take() -> None:
+    chosen = settings(steps=100, evaluate_every=25, maximum_seconds=240.0, most_steps=200, seconds_after=60.0)
+    pace = Pace(chosen)
+    for _ in range(25):
+        pace.step_took(2.0)
+    pace.evaluation_took(10.0)
+    assert pace.settled(chosen, 25, 60.0).steps == 25 + 75  # 180 s less three looks
+    pace.after_takes(100.0)  # a model that has learnt something answers more slowly
+    assert pace.settled(chosen, 25, 60.0).steps == 25 + 55
+    pace.after_takes(40.0)
+    assert pace.settled(chosen, 25, 60.0).steps == 25 + 85
+
+
 def test_time_is_up_when_a_step_and_the_look_after_it_no_longer_fit() -> None:
     pace = Pace(settings(steps=100, evaluate_every=50, maximum_seconds=30.0, evaluation_seconds=5.0))
     pace.step_took(2.0)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import statistics
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,10 @@ from tuneworth.evaluation.prompts import conversation
 from tuneworth.evaluation.records import Answer, Decoding, RawAnswer
 from tuneworth.inference import Chat, Engine, Grammar, Grammars, Request
 from tuneworth.models.adapters import Adapter, Model
-from tuneworth.models.architecture import Architecture
-from tuneworth.models.recompute import MemoryPlan, free_bytes, memory_plan, recomputed
+from tuneworth.models.recompute import recomputed
 from tuneworth.models.sources import ModelFolder
 from tuneworth.models.tuning import Recipe, Tuned, saved, tune
 from tuneworth.plan import Rate
-from tuneworth.plan.needs import Method, activation_bytes_a_token, largest_batch, training_memory
 from tuneworth.rendering import Messages, Renderer
 from tuneworth.training import (
     Checkpoint,
@@ -50,12 +47,9 @@ from tuneworth.training.records import Batches, Loss, Trainable
 
 _LATENCY_ROWS = 12
 _TIMED_TOKENS, _LEAST_TIMED = 6_000, 2  # of rows that are timed before anything starts: some ten seconds of training
-_DPO_BETA = 0.1  # how strongly preferences are held to the model as it was (Rafailov et al. 2023)
+DPO_BETA = 0.1  # how strongly preferences are held to the model as it was (Rafailov et al. 2023)
 _TURN_ROWS = 64  # test rows of which the loss of every turn is measured
 _SURPRISE_TOKENS = 4096  # in one pass that only asks for log-probabilities
-_LONGEST = 8  # texts whose tokens are counted to find the longest row
-# Two checkpoints are kept while the next is written; of each parameter: master, two moments and the best, in float32.
-_CHECKPOINTS, _CHECKPOINT_BYTES = 3, 16
 _TRIED_ANSWERS = 2_000  # of which it is tried whether a grammar allows them: 0.4 s
 Quiet = Callable[[int], None]
 
@@ -80,8 +74,8 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a fine-tuning needs besides its rows: settings, how to score, what it reports to, and whether blocks are
-    computed again in the backward pass to save memory."""
+    """What a fine-tuning needs besides its rows: settings, how to score, what it reports to, whether blocks are
+    computed again in the backward pass to save memory, and how many rows it will answer when it is done."""
 
     settings: Settings
     scoring: Scoring
@@ -89,6 +83,7 @@ class Fit:
     save: Callable[[Checkpoint], None]
     resume: Checkpoint | None = None
     recompute: bool = False
+    answers_after: float = 0.0
 
 
 class LocalModel:
@@ -112,6 +107,11 @@ class LocalModel:
     def name(self) -> str:
         """The id of the pre-trained model."""
         return self.folder.id
+
+    @property
+    def device(self) -> str:
+        """Where the weights are: `cpu`, `cuda`."""
+        return self._device
 
     @property
     def model(self) -> Adapter | Model:
@@ -360,13 +360,16 @@ class LocalModel:
         """Train the tuning that is on the model; the best step by score on `validation` is what remains."""
         if fit.scoring.kind == "preference":
             pairs = [row for row in rows if isinstance(row, Pair)]
-            return self.fit_preferences(pairs, self.preference_pairs(form, validation)[0], _DPO_BETA, fit)
+            return self.fit_preferences(pairs, self.preference_pairs(form, validation)[0], DPO_BETA, fit)
         model = self._on().model
         held_out, _ = self.training_rows(form, validation, "last")
 
         def evaluate() -> dict[str, float]:
+            start = time.perf_counter()
             answers = self.scored(form, validation, fit.scoring)
+            a_row = (time.perf_counter() - start) / len(validation)
             return {
+                "seconds_after": fit.answers_after * a_row,
                 "validation_loss": total_loss(model, held_out, fit.settings.maximum_tokens, self._device),
                 "validation_score": sum(a.score for a in answers) / len(answers),
             }
@@ -439,30 +442,6 @@ class LocalModel:
         with recomputed(tuned.model) if fit.recompute else nullcontext():
             return train(tuned.model, tuned.parameters, rows, fit.settings, loss, hooks, fit.resume, batches=batches)
 
-    def memory(
-        self, form: Form, examples: Sequence[Example], recipe: Recipe, wanted_tokens: int, kind: str
-    ) -> MemoryPlan:
-        """How a training by `recipe` on `examples` fits this machine's free memory; the longest texts are looked at."""
-        rows, _ = self.learnable(form, sorted(examples, key=_letters)[-_LONGEST:], kind)
-        with self.tuned(recipe) as tuned:
-            trained = sum(p.numel() for p in tuned.parameters.values())
-        facts = Architecture.of_config(self._base.config.to_dict(), str(self.folder.path))
-        precision = "bf16" if self._base.dtype.itemsize == 2 else "fp32"
-        longest_tokens = max((len(row.ids) for row in rows), default=1)
-        method = Method(recipe.method, recipe.rank)
-        a_token = activation_bytes_a_token(facts, method, longest_tokens, precision)
-        found = memory_plan(free_bytes(self._device, trained), a_token, longest_tokens, wanted_tokens)
-        lengths, counts = [len(row.ids) for row in rows], [row.trained_tokens for row in rows]
-        batch = largest_batch(lengths or [1], counts or [1], wanted_tokens, found.micro_batch_tokens)
-        peak = training_memory(facts, replace(method, recompute=found.recompute), batch, precision, self._device).peak
-        return replace(found, peak_bytes=peak)
-
-    def disk_bytes(self, recipe: Recipe, seeds: int) -> int:
-        """What trainings by `recipe` write at most at one time: three checkpoints, and the weights of each seed."""
-        with self.tuned(recipe) as tuned:
-            trained = sum(p.numel() for p in tuned.parameters.values())
-        return trained * (_CHECKPOINTS * _CHECKPOINT_BYTES + seeds * int(self._base.dtype.itemsize))
-
     def _on(self) -> Tuned:
         if self._tuned is None:
             raise ValueError("put a tuning on first")
@@ -482,7 +461,7 @@ class LocalModel:
     def answer_rate(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> Rate:
         """Measured wall seconds of answering: once for the shared beginning, and for each row."""
         room = self.folder.context_tokens
-        examples = examples[: _timed([self._asked(form, example, room)[0] for example in examples])]
+        examples = examples[: timed_rows([self._asked(form, example, room)[0] for example in examples])]
         few = max(1, len(examples) // 4)
         seconds = []
         for some in (examples[:few], examples):
@@ -492,30 +471,6 @@ class LocalModel:
         a_row = seconds[1] / len(examples)  # by then the shared beginning is kept
         return Rate(once=max(0.0, seconds[0] - few * a_row), a_row=a_row)
 
-    def training_rate(
-        self, form: Form, examples: Sequence[Example], batch_size: int, recipe: Recipe, most_tokens: int = 4096,
-        kind: str = "generation",
-    ) -> float:  # fmt: skip
-        """Measured wall seconds per example of a training step on a throw-away tuning: the median over steps.
-
-        Every row is trained on twice, at a rate of zero, and the second time counts, since memory that is used anew is
-        slower.
-        """
-        rows, _ = self.learnable(form, examples, kind)
-        rows = rows[: _timed([row.ids for row in rows])]
-        packs: Batches = pair_packs if kind == "preference" else row_packs
-        loss = preference_loss(_DPO_BETA) if kind == "preference" else answer_loss
-        steps = math.ceil(len(rows) / batch_size)
-        settings = Settings(
-            2 * steps, batch_size, 0.0, 0, 2 * steps, 0, maximum_tokens=most_tokens, device=self._device
-        )
-        records: list[Mapping[str, Any]] = []
-        hooks = Hooks(evaluate=lambda: {"validation_score": 0.0}, on_record=records.append)
-        with self.tuned(recipe) as tuned:
-            train(tuned.model, tuned.parameters, rows, settings, loss, hooks, batches=packs)
-        timed = [record for record in records if "step_seconds" in record][steps:]
-        return statistics.median(float(record["step_seconds"]) / int(record["rows"]) for record in timed)
-
 
 def _shared(sequences: Sequence[Sequence[int]]) -> int:
     """Tokens with which all sequences begin."""
@@ -524,7 +479,7 @@ def _shared(sequences: Sequence[Sequence[int]]) -> int:
     return next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
 
 
-def _timed(sequences: Sequence[Sequence[int]]) -> int:
+def timed_rows(sequences: Sequence[Sequence[int]]) -> int:
     """How many of these, from the first on, are enough to be timed: what they share is computed once."""
     shared = _shared(sequences)
     tokens = shared
@@ -544,11 +499,6 @@ def _row_named(example: Example) -> Iterator[None]:
         problem = error.problems[0]
         where = f"{example.file}:{example.line} (id {example.id})"
         raise InputError(problem.what, where=where, cure=problem.cure or "change the row, or leave it out") from None
-
-
-def _letters(example: Example) -> int:
-    texts = [m.content for m in example.conversation] + [c.arguments for m in example.conversation for c in m.calls]
-    return sum(map(len, texts)) + len(example.tools) + (len(example.rejected.content) if example.rejected else 0)
 
 
 def _judged(pair: Pair, better: float, worse: float, seconds: float) -> RawAnswer:

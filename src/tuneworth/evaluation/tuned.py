@@ -135,8 +135,9 @@ def _attempt(bench: Bench, name: str, local: LocalModel, job: Job, rows: Sequenc
             log(record)
 
         fit = Fit(
-            job.settings, bench.scoring, on_record, lambda c: _write_checkpoint(checkpoints, c), resume, job.recompute
-        )
+            job.settings, bench.scoring, on_record, lambda c: _write_checkpoint(checkpoints, c), resume, job.recompute,
+            len(bench.test) / job.seeds,
+        )  # fmt: skip
         outcome = local.fit(job.form, rows, bench.validation, fit)
         write_folder(home / "candidates" / f"seed-{seed}", lambda folder: _write_model(folder, tuned, local))
     attempt = Attempt(seed, outcome.steps, outcome.best_step, outcome.best_score, outcome.seconds, outcome.ended)

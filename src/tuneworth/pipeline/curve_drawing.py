@@ -136,6 +136,7 @@ def _job(work: Workshop, bench: Bench, job: Job, size: int, seconds: float) -> J
         evaluate_every=max(1, -(-point.steps // point.looks)),
         maximum_seconds=seconds,
         most_steps=None,
+        seconds_after=0.0,
     )
     return replace(job, settings=settings, seeds=1, trackers=())
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tuneworth.data import Example
 from tuneworth.evaluation.arms import Bench, stratified
+from tuneworth.evaluation.forecast import training_rate
 from tuneworth.evaluation.local import Scoring
 from tuneworth.evaluation.prompts import FULL, SHORT
 from tuneworth.models.tuning import FULL_METHOD, Recipe
@@ -88,7 +89,7 @@ def training_rates(
         answer = work.local.answer_rate(form, _sample(bench), _learnt(work, bench))
     batches = 1 if roughly or taught.form == FULL else 3
     rows = stratified(bench.train, batches * batch_size, work.task.seed, bench.kind)
-    return answer, work.local.training_rate(form, rows, batch_size, recipe, most_tokens, bench.kind)
+    return answer, training_rate(work.local, form, rows, bench.kind, batch_size, recipe, most_tokens)
 
 
 def _sample(bench: Bench) -> tuple[Example, ...]:

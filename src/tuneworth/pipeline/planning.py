@@ -7,13 +7,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from tuneworth.decision import Price, machine_hour_price
 from tuneworth.decision.power import power_in_words
 from tuneworth.errors import MachineError
 from tuneworth.evaluation.arms import Bench
+from tuneworth.evaluation.forecast import training_disk_bytes, training_fit
 from tuneworth.evaluation.prompts import FULL
 from tuneworth.models.recompute import MemoryPlan
 from tuneworth.models.tuning import Recipe
@@ -36,6 +37,7 @@ from tuneworth.plan import (
     with_teaching,
 )
 from tuneworth.plan.judging import JudgePlan
+from tuneworth.plan.probing import set_aside
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.run import RunFolder
 
@@ -55,13 +57,16 @@ def make_plan(work: Workshop, clock: float, plan_judging: Callable[[Workshop, Be
     rows = Rows(len(bench.train), len(bench.validation), len(bench.test))
     prompts = _prompts(work, bench)
     judging = plan_judging(work, bench) if plan_judging is not None else None
-    spent = time.monotonic() - clock + (judging.seconds if judging else 0.0)
+    aside = set_aside(rates.classical, work.task.budget)
+    spent = time.monotonic() - clock + aside + (judging.seconds if judging else 0.0)
     allotment = allot(work.task.budget, spent, rows, rates, wanted, prompts, work.task.training.seeds)
     if DISTILLED in rates.train:
         course = Course(epochs, batch_size, work.task.training.seeds, rates.answer[DISTILLED], rates.train[DISTILLED])
         teachers = _teachers(work, rates, allotment)
         allotment = with_teaching(allotment, DISTILLED, rows, len(work.splits.unlabelled), teachers, course)
-    plan = _plan_json(work, settings, memory, rates, allotment)
+    seconds = {**allotment.seconds, "before": allotment.seconds["before"] - aside}
+    seconds["reserve"] += aside  # of which the probes take it
+    plan = _plan_json(work, settings, memory, rates, replace(allotment, seconds=seconds))
     plan["predicted"]["disk_bytes"] = disk_bytes
     if judging is not None:
         plan = _with_judge(plan, judging)
@@ -106,7 +111,8 @@ def _teachers(work: Workshop, rates: Rates, allotment: Allotment) -> Teachers:
 
 def memory_of(work: Workshop, bench: Bench, settings: TrainingPlan) -> MemoryPlan:
     """Micro-batches that fit this machine with the largest training that is wanted, behind the full prompt."""
-    return work.local.memory(bench.form(FULL), bench.train, _largest(work, settings), _MICRO_BATCH_TOKENS, bench.kind)
+    largest = _largest(work, settings)
+    return training_fit(work.local, bench.form(FULL), bench.train, bench.kind, largest, _MICRO_BATCH_TOKENS)
 
 
 def _largest(work: Workshop, settings: TrainingPlan) -> Recipe:
@@ -132,7 +138,7 @@ def _with_choices(folder: RunFolder, plan: dict[str, Any]) -> dict[str, Any]:
 
 def _disk_bytes(work: Workshop, settings: TrainingPlan) -> int:
     """What trainings will write at most at one time. Raises MachineError when the disk has less."""
-    needed = work.local.disk_bytes(_largest(work, settings), work.task.training.seeds)
+    needed = training_disk_bytes(work.local, _largest(work, settings), work.task.training.seeds)
     free = shutil.disk_usage(work.folder.path).free
     if needed > free:
         raise MachineError(

@@ -222,6 +222,7 @@ def _settings(work: Workshop, plan: Mapping[str, Any], name: str, taught: Taught
         maximum_tokens=settings["micro_batch_tokens"]["value"],
         evaluation_seconds=plan["trainings"][name]["evaluation_seconds"],
         maximum_seconds=_maximum_seconds(work, plan, name) / work.task.training.seeds,
+        seconds_after=(plan["budget"][name] - _planned(plan, name)) / work.task.training.seeds,
     )
 
 

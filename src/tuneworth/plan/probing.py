@@ -1,7 +1,8 @@
 """What the probes after the arms will take, and which of them the budget affords.
 
 The arms come first: probes get only what is left when every arm has all that it wants. They are afforded in a fixed
-order, each whole or not at all.
+order, each whole or not at all. What the classical curve takes is set aside before where it is next to nothing: it says
+whether more data would help.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ PROBES = (CLASSICAL_CURVE, AT_ONCE, OUT_OF_SCOPE, FORGETTING, ROBUSTNESS, CURVE)
 """Every probe, the cheaper ones first: the order in which they are afforded and run."""
 
 _CLASSICAL_CURVE_SHARE = 1.9  # of a fit on all rows: 1/8 + 1/4 + 1/2 + 1
+_SMALL_SHARE = 0.02  # of the budget, up to which the classical curve goes before the last epochs of a training
 _FORWARD_SHARE = 0.45  # of a training step is its forward pass; the rest of what makes it slower comes on top
 
 
@@ -55,6 +57,12 @@ class Speeds:
     train: Mapping[str, float]
     train_token: float
     classical: float
+
+
+def set_aside(classical: float, budget_seconds: float) -> float:
+    """Seconds for the classical curve that no arm gets, from those of one fit: all that it takes, or none."""
+    seconds = _CLASSICAL_CURVE_SHARE * classical
+    return seconds if seconds <= _SMALL_SHARE * budget_seconds else 0.0
 
 
 def probe_seconds(work: Work, speeds: Speeds) -> dict[str, float]:

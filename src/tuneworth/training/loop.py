@@ -87,7 +87,8 @@ def train(
         state = replace(state, recent_losses=(*state.recent_losses, record["loss"])[-RECENT_STEPS:])
         last = step == settings.steps or pace.is_up(seconds)
         if last or (step - settings.settled_at) % settings.evaluate_every == 0:
-            scores = hooks.evaluate()
+            scores = dict(hooks.evaluate())
+            pace.after_takes(scores.pop("seconds_after", settings.seconds_after))
             state = _judged(state, masters, step, scores["validation_score"])
             pace.evaluation_took(time.perf_counter() - started - seconds)
             seconds = time.perf_counter() - started

@@ -18,6 +18,7 @@ class Pace:
         self._settings = settings
         self._steps: list[float] = []
         self._evaluations: list[float] = []
+        self._maximum = settings.maximum_seconds
 
     def step_took(self, seconds: float) -> None:
         """A step was measured."""
@@ -31,6 +32,11 @@ class Pace:
         """Saving the state after the last evaluation was measured; it is a part of what an evaluation takes."""
         self._evaluations[-1] += seconds
 
+    def after_takes(self, seconds: float) -> None:
+        """What comes after the training was measured; `maximum_seconds` reckoned with `seconds_after`."""
+        if self._settings.seconds_after:
+            self._maximum = self._settings.maximum_seconds + self._settings.seconds_after - seconds
+
     @property
     def _a_step(self) -> float:
         counted = self._steps[1:] or self._steps
@@ -43,13 +49,13 @@ class Pace:
 
     def is_up(self, seconds: float) -> bool:
         """Whether there is no time for one more step and the evaluation after it, `seconds` after the start."""
-        return seconds + self._a_step + self._a_look > self._settings.maximum_seconds
+        return seconds + self._a_step + self._a_look > self._maximum
 
     def seconds_left(self, step: int, seconds: float) -> float:
         """Seconds until the end, after `step` steps and `seconds` in all; never more than the clock still allows."""
         settings = self._settings
         wanted = (settings.steps - step) * self._a_step + _looks(settings, step - 1) * self._a_look
-        return max(0.0, min(wanted, settings.maximum_seconds - seconds))
+        return max(0.0, min(wanted, self._maximum - seconds))
 
     def settled(self, settings: Settings, step: int, seconds: float) -> Settings:
         """`settings` with as many steps as fit, at most `most_steps`, seen after the evaluation at `step`.
@@ -57,7 +63,7 @@ class Pace:
         The evaluations that are still to come stay as many as they were. A rate that was measured on a few batches is
         wrong by a fifth now and then, and the steps at the end, where the learning rate falls to zero, are worth most.
         """
-        room = settings.maximum_seconds - seconds
+        room = self._maximum - seconds
         if settings.most_steps is None or room == math.inf:
             return settings
         looks = _looks(settings, step)

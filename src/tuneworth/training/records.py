@@ -48,7 +48,9 @@ class Settings:
     of the learning rate, or how many times it, parameters have whose names contain a word.
 
     Where `most_steps` is given, every evaluation settles anew how many steps fit into `maximum_seconds`, up to so many:
-    `settled_at` is where it did so last, and evaluations are counted from there.
+    `settled_at` is where it did so last, and evaluations are counted from there. `seconds_after` is what was kept back
+    beside `maximum_seconds` for what comes after the training; where an evaluation measures another figure
+    (`seconds_after` among its scores), the training gets the difference.
     """
 
     steps: int
@@ -67,6 +69,7 @@ class Settings:
     rate_shares: Mapping[str, float] = field(default_factory=dict)
     most_steps: int | None = None
     settled_at: int = 0
+    seconds_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
