@@ -278,6 +278,7 @@ def _stage(
     if data is not None and not is_run:
         overrides["data.train"] = str(data)
     with ConsoleWatcher() as watcher:
+        watcher.begin("loading libraries", 1)
         if stage in _DATA_STAGES:
             path = _prepare(stage, data if is_run else None, task_file, out, overrides, watcher)
         elif data is not None and is_run:

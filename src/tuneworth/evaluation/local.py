@@ -8,7 +8,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from tuneworth.training.loss import row_losses, total_loss
 from tuneworth.training.records import Batches, Loss, Trainable
 
 _LATENCY_ROWS = 12
+_TIMED_STEPS = 8  # tokens that are written to time one
 _TIMED_TOKENS, _LEAST_TIMED = 6_000, 2  # of rows that are timed before anything starts: some ten seconds of training
 DPO_BETA = 0.1  # how strongly preferences are held to the model as it was (Rafailov et al. 2023)
 _TURN_ROWS = 64  # test rows of which the loss of every turn is measured
@@ -458,18 +459,36 @@ class LocalModel:
         raw = self.answer(form, examples, scoring, on_done)
         return score(examples, raw, scoring.metric)
 
-    def answer_rate(self, form: Form, examples: Sequence[Example], scoring: Scoring) -> Rate:
-        """Measured wall seconds of answering: once for the shared beginning, and for each row."""
+    def answer_rate(
+        self, form: Form, examples: Sequence[Example], scoring: Scoring, tokens: float | None = None
+    ) -> Rate:
+        """Measured wall seconds of answering: once for the shared beginning, and for each row.
+
+        An answer that is written is timed by its parts, reading and a token more, since a token costs a row less the
+        more rows are written side by side. It is as long as `tokens`, or as the first few answers are.
+        """
         room = self.folder.context_tokens
-        examples = examples[: timed_rows([self._asked(form, example, room)[0] for example in examples])]
-        few = max(1, len(examples) // 4)
-        seconds = []
-        for some in (examples[:few], examples):
+        whole = scoring.chooses or scoring.kind == "preference"
+        prompts = [self._asked(form, example, room)[0] for example in examples]
+        examples = examples[: timed_rows(prompts, _TIMED_TOKENS if whole else _TIMED_TOKENS // 3)]  # read three times
+        few = examples[: max(1, len(examples) // 4)]
+
+        def timed(rows: Sequence[Example], most: int) -> tuple[float, float]:
             start = time.perf_counter()
-            self.answer(form, some, scoring)
-            seconds.append(time.perf_counter() - start)
-        a_row = seconds[1] / len(examples)  # by then the shared beginning is kept
-        return Rate(once=max(0.0, seconds[0] - few * a_row), a_row=a_row)
+            raw = self.answer(form, rows, replace(scoring, max_new_tokens=min(most, scoring.max_new_tokens)))
+            return time.perf_counter() - start, sum(answer.output_tokens for answer in raw) / len(rows)
+
+        first, written = timed(few, scoring.max_new_tokens if whole or tokens is None else 1)
+        if whole:
+            a_row = timed(examples, scoring.max_new_tokens)[0] / len(examples)
+        else:
+            written = written if tokens is None else tokens
+            timed(examples, 1)  # by then the shared beginning is kept, and kernels are made for so many rows
+            (reading, _), (more, length) = timed(examples, 1), timed(examples, 1 + _TIMED_STEPS)
+            a_token = max(0.0, more - reading) / max(1.0, length - 1)
+            a_row = (reading + (max(1.0, written) - 1) * a_token) / len(examples)
+        # What the first few took beside reading and writing themselves.
+        return Rate(once=max(0.0, first - len(few) * a_row), a_row=a_row)
 
 
 def _shared(sequences: Sequence[Sequence[int]]) -> int:
@@ -479,13 +498,13 @@ def _shared(sequences: Sequence[Sequence[int]]) -> int:
     return next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
 
 
-def timed_rows(sequences: Sequence[Sequence[int]]) -> int:
+def timed_rows(sequences: Sequence[Sequence[int]], most_tokens: int = _TIMED_TOKENS) -> int:
     """How many of these, from the first on, are enough to be timed: what they share is computed once."""
     shared = _shared(sequences)
     tokens = shared
     for number, sequence in enumerate(sequences):
         tokens += len(sequence) - shared
-        if tokens > _TIMED_TOKENS and number >= _LEAST_TIMED:
+        if tokens > most_tokens and number >= _LEAST_TIMED:
             return number
     return len(sequences)
 

@@ -82,9 +82,8 @@ class _Block:
         parameters = (*self._gate_up.parameters, *self._down.parameters)
         return _run(_GatedMlp, x, self._norms[1], self._gate_up, self._down, *parameters)[None]
 
-    def _attend(self, layout: Layout, wide: Tensor) -> Tensor:
-        kv_heads, size = self._shape
-        heads = wide.unflatten(1, (-1, size)).transpose(0, 1)[None]
+    def _attend(self, layout: Layout, heads: Tensor) -> Tensor:
+        kv_heads, heads = self._shape[0], heads.transpose(0, 1)[None]
         query, key, value = heads.split([heads.shape[1] - 2 * kv_heads, kv_heads, kv_heads], 1)
         return layout.attend(self._index, query, key, value, self._scaling, self._window)[0].flatten(1)
 

@@ -168,9 +168,13 @@ def rotate_to_slots(
 
 @kernel
 def rotate(wide: Tensor, cos: Tensor, sin: Tensor, kv_heads: int, size: int) -> Tensor:
-    """Heads side by side, wide [T, (H + 2 K) D], with queries and keys rotated by cos and sin [T, D]."""
-    turned = wide[:, : wide.shape[1] - kv_heads * size].unflatten(1, (-1, size))
-    return torch.cat([rotated(turned, cos, sin).flatten(1), wide[:, wide.shape[1] - kv_heads * size :]], 1)
+    """Heads side by side, wide [T, (H + 2 K) D], as [T, H + 2 K, D]; queries and keys rotated by cos and sin [T, D].
+
+    Put together by heads: put together by features, the compiled kernel divides to find each one's place, and takes ten
+    times as long.
+    """
+    heads = wide.unflatten(1, (-1, size))
+    return torch.cat([rotated(heads[:, :-kv_heads], cos, sin), heads[:, -kv_heads:]], 1)
 
 
 @kernel

@@ -176,7 +176,7 @@ class _Block:
     def __call__(self, x: Tensor, angles: tuple[Tensor, Tensor], layout: Layout, adapters: Tensor | None) -> Tensor:
         """x [T, H] -> [T, H]."""
         wide = self._qkv(_norm(x, self._norms[0]), adapters)
-        heads = rotate(wide, *angles, self._kv_heads, self._size).unflatten(1, (-1, self._size)).transpose(0, 1)[None]
+        heads = rotate(wide, *angles, self._kv_heads, self._size).transpose(0, 1)[None]
         count = heads.shape[1] - 2 * self._kv_heads
         query, key, value = heads.split([count, self._kv_heads, self._kv_heads], 1)
         attended = layout.attend(self._index, query, key, value, self._scaling, self.window)[0].flatten(1)

@@ -21,6 +21,7 @@ from tuneworth.store.cache import sha256_of
 from tuneworth.store.looks import digest, look
 from tuneworth.store.run import RunFolder, read_arm
 
+_NEARLY = 0.9  # of the epochs that are wished for
 PROBES = ("robustness", "forgetting", "out_of_scope")
 """Files of an arm's folder that hold what the probes found; absent where not measured."""
 
@@ -54,9 +55,24 @@ def write_verdict(work: Workshop) -> None:
         looks_at_test=_look(work, results),
     )
     content = verdict.to_json()
+    place = len(content["why"]) if content["verdict"] == "fine-tune" else 1  # what could turn it stands beside it
+    content["why"][place:place] = cut_short(records, read_json(folder.plan)["settings"]["epochs"]["value"])
     if judge is not None:
         content["why"] = [*content["why"], f"The judge ({judge['model']}): {judge['why']}."]
     write_json(folder.verdict, content)
+
+
+def cut_short(records: Sequence[Mapping[str, Any]], wished_epochs: float) -> list[str]:
+    """Sentences on the trainings that the budget ended before nine tenths of the epochs that are wished for."""
+    found = []
+    for record in records:
+        epochs = (record.get("settings") or {}).get("epochs") if record["status"] == "done" else None
+        if record["family"] == "fine-tune" and epochs is not None and epochs < _NEARLY * wished_epochs:
+            found.append(
+                f"{record['name']} went through its rows {epochs:.2g} times, where {wished_epochs:g} times are wished "
+                "for: the budget left no more. Longer it may score higher."
+            )
+    return found
 
 
 def _data_set(work: Workshop) -> dict[str, str]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tuneworth.data import Example
 from tuneworth.evaluation.arms import Bench, stratified
 from tuneworth.evaluation.forecast import training_rate
-from tuneworth.evaluation.local import Scoring
 from tuneworth.evaluation.prompts import FULL, SHORT
 from tuneworth.models.tuning import FULL_METHOD, Recipe
 from tuneworth.pipeline.ladder import AT, CLASSICAL, LORA_SHORT, Arm, Taught, arms_of, misfit
@@ -23,7 +20,7 @@ from tuneworth.plan import (
 )
 from tuneworth.rendering.tools import reply_text
 
-_MEASURED_ROWS_OF_TEXT = 6
+_MEASURED_ROWS_OF_TEXT = 16
 
 
 def recipe_of(settings: Mapping[str, Any], all_weights: bool, seed: int, start: Path | None = None) -> Recipe:
@@ -86,7 +83,7 @@ def training_rates(
     form, batch_size = taught.form_of(bench), int(settings.batch_size.value)
     recipe = recipe_of(settings.to_json(), taught.all_weights, work.task.seed)
     with work.local.tuned(recipe):
-        answer = work.local.answer_rate(form, _sample(bench), _learnt(work, bench))
+        answer = work.local.answer_rate(form, _sample(bench), bench.scoring, _learnt_tokens(work, bench))
     batches = 1 if roughly or taught.form == FULL else 3
     rows = stratified(bench.train, batches * batch_size, work.task.seed, bench.kind)
     return answer, training_rate(work.local, form, rows, bench.kind, batch_size, recipe, most_tokens)
@@ -99,10 +96,9 @@ def _sample(bench: Bench) -> tuple[Example, ...]:
     return bench.validation[: 16 if bench.task.budget < 150 else 32]
 
 
-def _learnt(work: Workshop, bench: Bench) -> Scoring:
-    """How a trained arm answers: as long as what it learnt from, where the model as it is goes on and on."""
+def _learnt_tokens(work: Workshop, bench: Bench) -> float | None:
+    """How long a trained arm's answers are, if it writes any: as those that it learnt from."""
     if bench.scoring.chooses:
-        return bench.scoring
+        return None
     lengths = [len(work.local.renderer.encode_text(reply_text(e.reply.to_openai()))) for e in bench.train[:400]]
-    mean = math.ceil(sum(lengths) / max(1, len(lengths)))
-    return replace(bench.scoring, max_new_tokens=min(bench.scoring.max_new_tokens, mean + 8))
+    return sum(lengths) / max(1, len(lengths))

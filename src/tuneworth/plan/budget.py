@@ -27,7 +27,7 @@ _MINIMUM_TEST_ROWS = 100
 _TEST_ROWS_KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # while the first training does not fit
 _FORWARD_SHARE = 0.4  # of a training step: what the loss of a row takes without gradients, and saving the state
 _MINIMUM_STEPS = 20
-_MINIMUM_EPOCHS = 0.5
+_MINIMUM_EPOCHS, _WORTHWHILE_STEPS = 0.5, 100  # of a large set a hundred steps are worth their time, before half of it
 _LONGER, _LONGER_TRIES = 1.05, 100  # budgets that are tried for a training that is left out: up to 125 times as long
 _SMALL_SHARE = 0.1  # a dearer prompt of at most this share of the budget may take from the first training
 
@@ -227,8 +227,8 @@ class Course:
 
     def least_steps(self, rows: Rows) -> int:
         """Steps with which a training is worth its time. A set so small that it needs fewer is trained as asked."""
-        least = min(_MINIMUM_EPOCHS, self.epochs)
-        return max(min(_MINIMUM_STEPS, self.steps(rows)), math.ceil(least * rows.train / self.batch_size))
+        least = math.ceil(min(_MINIMUM_EPOCHS, self.epochs) * rows.train / self.batch_size)
+        return max(min(_MINIMUM_STEPS, self.steps(rows)), min(least, _WORTHWHILE_STEPS))
 
     def fit(self, left: float, rows: Rows) -> Trained | str:
         """As much of it as `left` seconds afford, or why that is too little."""
