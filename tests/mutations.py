@@ -354,6 +354,14 @@ MUTATIONS = [
         "            self._parameters[name].grad = None\n", "", "training", "test_f7",
     ),
     Mutation(
+        "a large set is left out when half of it does not fit (budget)", "plan/budget.py",
+        "min(least, _WORTHWHILE_STEPS)", "least", "plan", "test_a_large_set",
+    ),
+    Mutation(
+        "the time that answers really take is not looked at (budget)", "training/pace.py",
+        "self._settings.seconds_after - seconds", "self._settings.seconds_after * 0", "training", "test_a_training_gives_up",
+    ),
+    Mutation(
         "a length that the clock settled is forgotten on resume (law 48)", "training/loop.py",
         "if length is None:", "if True:", "training", "test_law_48",
     ),

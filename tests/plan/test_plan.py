@@ -172,3 +172,15 @@ def test_the_parts_add_up_to_the_budget_and_the_reserve_is_kept(budget: float, s
     assert set(PROMPTS) - set(plan.skipped) <= set(plan.seconds)
     for arm, trained in plan.trainings.items():
         assert trained.steps * 16 * rates(scale).train[arm] < trained.seconds
+
+
+def test_a_large_set_is_trained_on_for_a_hundred_steps_rather_than_not_at_all() -> None:
+    def planned(train: int, budget: float) -> int | None:
+        found = allot(budget, 30.0, Rows(train, 100, 100), rates(), {"lora-short": (3.0, 16)}, {"zero-shot": Prompts()})
+        return found.trainings["lora-short"].steps if "lora-short" in found.trainings else None
+
+    assert planned(100_000, 240.0) is not None  # of half of the rows nothing could be said in hours
+    assert planned(100_000, 240.0) == planned(50_000, 240.0)
+    least = next(steps for budget in range(60, 400) if (steps := planned(100_000, budget)) is not None)
+    assert least == pytest.approx(100, abs=2)
+    assert planned(1_000, 100.0) == pytest.approx(32, abs=8)  # half an epoch of a small set
