@@ -358,8 +358,9 @@ MUTATIONS = [
         "min(least, _WORTHWHILE_STEPS)", "least", "plan", "test_a_large_set",
     ),
     Mutation(
-        "the time that answers really take is not looked at (budget)", "training/pace.py",
-        "self._settings.seconds_after - seconds", "self._settings.seconds_after * 0", "training", "test_a_training_gives_up",
+        "what answers really take is not looked at (budget)", "training/pace.py",
+        "self._settings.seconds_after - seconds", "self._settings.seconds_after * 0",
+        "training", "test_a_training_gives_up",
     ),
     Mutation(
         "a length that the clock settled is forgotten on resume (law 48)", "training/loop.py",
