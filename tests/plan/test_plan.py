@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tuneworth.errors import InputError
-from tuneworth.plan import Prompts, Rate, Rates, Rows, allot, from_openai, training_plan
+from tuneworth.plan import Prompts, Rate, Rates, Rows, Trained, allot, from_openai, training_plan
 from tuneworth.task import Training
 
 ROWS = Rows(train=1000, validation=100, test=400)
@@ -131,14 +132,15 @@ def test_when_time_is_very_short_one_test_subset_serves_all_arms() -> None:
 
 
 def test_test_rows_make_room_for_a_first_training_that_just_misses_its_least() -> None:
-    full = {budget: allot(budget, 10, ROWS, rates(), WANTED, PROMPTS) for budget in range(70, 130)}
+    slow = replace(rates(), train={"lora-short": 0.3, "lora-full": 0.5})
+    full = {budget: allot(budget, 10, ROWS, slow, WANTED, PROMPTS) for budget in range(150, 330)}
     trained = [budget for budget, plan in full.items() if plan.trainings]
     # From the first budget with a training on every longer one has it, and what it cost are test rows, half at most.
-    assert trained == list(range(trained[0], 130))
+    assert trained == list(range(trained[0], 330))
     first, before = full[trained[0]], full[trained[0] - 1]
     assert before.test_rows / 2 <= first.test_rows < before.test_rows
     assert "lora-short" in before.skipped and first.trainings["lora-short"].epochs >= 0.5
-    assert full[129].test_rows > first.test_rows
+    assert full[329].test_rows > first.test_rows
 
 
 def test_a_budget_that_cannot_ask_every_prompt_leaves_out_the_dearest_and_says_what_would_do() -> None:
@@ -174,13 +176,27 @@ def test_the_parts_add_up_to_the_budget_and_the_reserve_is_kept(budget: float, s
         assert trained.steps * 16 * rates(scale).train[arm] < trained.seconds
 
 
-def test_a_large_set_is_trained_on_for_a_hundred_steps_rather_than_not_at_all() -> None:
-    def planned(train: int, budget: float) -> int | None:
-        found = allot(budget, 30.0, Rows(train, 100, 100), rates(), {"lora-short": (3.0, 16)}, {"zero-shot": Prompts()})
-        return found.trainings["lora-short"].steps if "lora-short" in found.trainings else None
+def test_a_large_set_is_trained_on_for_fifty_steps_rather_than_not_at_all() -> None:
+    def planned(train: int, budget: float, answer: float = 0.02) -> Trained | None:
+        given = replace(rates(), answer={**rates().answer, "lora-short": Rate(0.5, answer)})
+        asked = {"lora-short": (3.0, 16)}
+        try:
+            return allot(budget, 30.0, Rows(train, 100, 100), given, asked, {"zero-shot": Prompts()}).trainings.get(
+                "lora-short"
+            )
+        except InputError:
+            return None
 
-    assert planned(100_000, 240.0) is not None  # of half of the rows nothing could be said in hours
-    assert planned(100_000, 240.0) == planned(50_000, 240.0)
-    least = next(steps for budget in range(60, 400) if (steps := planned(100_000, budget)) is not None)
-    assert least == pytest.approx(100, abs=2)
-    assert planned(1_000, 100.0) == pytest.approx(32, abs=8)  # half an epoch of a small set
+    def least(train: int, answer: float = 0.02) -> Trained:
+        return next(found for budget in range(50, 900) if (found := planned(train, budget, answer)) is not None)
+
+    assert planned(100_000, 240.0) is not None  # half of the rows would take hours
+    steps = {found.steps for rows in (50_000, 100_000) if (found := planned(rows, 240.0)) is not None}
+    assert len(steps) == 1
+    assert least(100_000).steps == pytest.approx(50, abs=2)
+    assert least(1_000).steps == pytest.approx(32, abs=2)  # half an epoch of a small set
+    # Looks that are dear are fewer rather than that nothing is trained.
+    assert least(100_000).evaluations == least(100_000, answer=0.5).evaluations == 1
+    dear = planned(100_000, 900.0, answer=0.5)
+    assert dear is not None
+    assert dear.evaluations == 4

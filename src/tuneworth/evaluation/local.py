@@ -45,7 +45,7 @@ from tuneworth.training import (
 from tuneworth.training.loss import row_losses, total_loss
 from tuneworth.training.records import Batches, Loss, Trainable
 
-_LATENCY_ROWS = 12
+_LATENCY_ROWS, _LATENCY_SECONDS, _LEAST_LATENCY_ROWS = 12, 5.0, 5  # asked alone; after so many seconds only the least
 _TIMED_STEPS = 8  # tokens that are written to time one
 _TIMED_TOKENS, _LEAST_TIMED = 6_000, 2  # of rows that are timed before anything starts: some ten seconds of training
 DPO_BETA = 0.1  # how strongly preferences are held to the model as it was (Rafailov et al. 2023)
@@ -269,6 +269,8 @@ class LocalModel:
             start = time.perf_counter()
             answers += [raw.text for raw in self.answer(form, [example], scoring)]
             seconds.append(time.perf_counter() - start)
+            if sum(seconds) > _LATENCY_SECONDS and len(seconds) >= _LEAST_LATENCY_ROWS:
+                break
         if not seconds:
             return [], {}
         cuts = statistics.quantiles(seconds, n=20, method="inclusive") if len(seconds) > 1 else seconds * 19

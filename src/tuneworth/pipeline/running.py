@@ -41,7 +41,7 @@ from tuneworth.pipeline.settling import loop_settings
 from tuneworth.pipeline.teaching import NothingTaughtError, teach
 from tuneworth.pipeline.trainable import trainable
 from tuneworth.pipeline.workshop import Workshop
-from tuneworth.plan import TEACHING, Trained
+from tuneworth.plan import EVALUATIONS, TEACHING, Trained
 from tuneworth.store.atomic import read_json, write_json
 from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import Task, load_task
@@ -215,9 +215,9 @@ def _learning(plan: Mapping[str, Any], name: str, rows: int, before: Before | No
 
 
 def _settings(work: Workshop, plan: Mapping[str, Any], name: str, taught: Taught) -> Settings:
-    settings = plan["settings"]
+    settings, looks = plan["settings"], plan["trainings"][name].get("evaluations", EVALUATIONS)
     return replace(
-        loop_settings(work, settings, _steps(work, plan, name), all_weights=taught.all_weights),
+        loop_settings(work, settings, _steps(work, plan, name), all_weights=taught.all_weights, evaluations=looks),
         most_steps=_wished_steps(plan, name),
         maximum_tokens=settings["micro_batch_tokens"]["value"],
         evaluation_seconds=plan["trainings"][name]["evaluation_seconds"],

@@ -37,7 +37,9 @@ def settings_of(work: Workshop, bench: Bench, tried: Mapping[str, Any] | None = 
     return replace(plan, **{name: Setting(getattr(plan, name).value, why, "search") for name in names})
 
 
-def loop_settings(work: Workshop, settings: Mapping[str, Any], steps: int, *, all_weights: bool) -> Settings:
+def loop_settings(
+    work: Workshop, settings: Mapping[str, Any], steps: int, *, all_weights: bool, evaluations: int = EVALUATIONS
+) -> Settings:
     """What the training loop is told, from the settings of a plan; how long it may take and how much it may hold at a
     time are added by who knows."""
     values = {name: setting["value"] for name, setting in settings.items()}
@@ -46,7 +48,7 @@ def loop_settings(work: Workshop, settings: Mapping[str, Any], steps: int, *, al
         batch_size=values["batch_size"],
         learning_rate=values["full_learning_rate" if all_weights else "learning_rate"],
         warmup_steps=max(1, round(values["warmup_share"] * steps)),
-        evaluate_every=max(1, -(-steps // EVALUATIONS)),
+        evaluate_every=max(1, -(-steps // evaluations)),
         seed=work.task.seed,
         schedule=values["schedule"],
         patience=work.task.training.patience,

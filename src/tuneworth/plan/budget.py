@@ -20,6 +20,7 @@ from tuneworth.plan.halving import rounds, rows_asked
 from tuneworth.task.schema import format_seconds
 
 EVALUATIONS = 4  # looks at validation during a training
+_LOOKS = (EVALUATIONS, 2, 1)  # where more would leave no time for the least training
 _RESERVE_SHARE, _RESERVE_SECONDS = 0.03, 6.0  # verdict, report, saving; and machines are never quite even
 _SLACK = 1.12  # measured rates are of a few batches; later ones may be slower
 _TEST_SHARE = 0.4  # answering may take this much of the time before the test set is cut to a subset
@@ -27,7 +28,7 @@ _MINIMUM_TEST_ROWS = 100
 _TEST_ROWS_KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # while the first training does not fit
 _FORWARD_SHARE = 0.4  # of a training step: what the loss of a row takes without gradients, and saving the state
 _MINIMUM_STEPS = 20
-_MINIMUM_EPOCHS, _WORTHWHILE_STEPS = 0.5, 100  # of a large set a hundred steps are worth their time, before half of it
+_MINIMUM_EPOCHS, _WORTHWHILE_STEPS = 0.5, 50  # of a large set fifty steps are worth their time, before half of it
 _LONGER, _LONGER_TRIES = 1.05, 100  # budgets that are tried for a training that is left out: up to 125 times as long
 _SMALL_SHARE = 0.1  # a dearer prompt of at most this share of the budget may take from the first training
 
@@ -65,17 +66,18 @@ class Rates:
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A training that is afforded: optimiser steps and the epochs that they make, of each seed; `seconds` of all seeds,
-    evaluations included, and of one evaluation.
+    evaluations included, and of one evaluation; `evaluations` are those of each seed.
     """
 
     steps: int
     epochs: float
     seconds: float
     evaluation_seconds: float
+    evaluations: int = EVALUATIONS
 
     def steps_in(self, seconds: float, seeds: int) -> int:
         """How many steps fit into other `seconds`."""
-        looking = EVALUATIONS * seeds * self.evaluation_seconds
+        looking = self.evaluations * seeds * self.evaluation_seconds
         return max(1, int((seconds - looking) / (self.seconds - looking) * self.steps + 1e-6))
 
 
@@ -215,9 +217,9 @@ class Course:
     def steps(self, rows: Rows) -> int:
         return math.ceil(self.epochs * rows.train / self.batch_size)
 
-    def looking(self, rows: Rows) -> float:
+    def looking(self, rows: Rows, evaluations: int = EVALUATIONS) -> float:
         """Seconds of all looks at validation: the scores, the loss, and saving the state."""
-        looks = EVALUATIONS * self.seeds
+        looks = evaluations * self.seeds
         losses = looks * rows.validation * _FORWARD_SHARE * self.train * _SLACK
         return self.answer.seconds(rows.validation, looks) + losses
 
@@ -231,19 +233,24 @@ class Course:
         return max(min(_MINIMUM_STEPS, self.steps(rows)), min(least, _WORTHWHILE_STEPS))
 
     def fit(self, left: float, rows: Rows) -> Trained | str:
-        """As much of it as `left` seconds afford, or why that is too little."""
-        looking = self.looking(rows)
-        room = left - self.answer.seconds(rows.test) - looking
-        steps = min(self.steps(rows), int(room / self.a_step))
-        if steps < self.least_steps(rows):
+        """As much of it as `left` seconds afford, with fewer looks at validation if there is no other way, or why that
+        is too little.
+        """
+        for looks in _LOOKS:
+            looking = self.looking(rows, looks)
+            room = left - self.answer.seconds(rows.test) - looking
+            steps = min(self.steps(rows), int(room / self.a_step))
+            if steps >= self.least_steps(rows):
+                break
+        else:
             steps = self.least_steps(rows)
             return (
                 f"the budget leaves {max(0.0, left):.0f} s for this training, {steps} steps "
                 f"({steps * self.batch_size / rows.train:.1f} epochs) need {steps * self.a_step:.0f} s, looking at "
                 f"validation and answering test {left - room:.0f} s"
             )
-        epochs, a_look = steps * self.batch_size / rows.train, looking / EVALUATIONS / self.seeds
-        return Trained(steps, epochs, steps * self.a_step + looking, a_look)
+        epochs, a_look = steps * self.batch_size / rows.train, looking / looks / self.seeds
+        return Trained(steps, epochs, steps * self.a_step + looking, a_look, looks)
 
 
 def _too_dear(seconds: float, room: float, budget_seconds: float) -> str:
