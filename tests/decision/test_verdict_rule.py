@@ -174,6 +174,17 @@ def test_a_winner_over_fewer_ways_than_were_wanted_is_told_so_right_after_it() -
     assert found.why[1] == "No fine-tuned arm was measured, so the verdict says nothing about that way."
 
 
+def test_a_doubt_between_fewer_ways_than_were_wanted_says_so_too() -> None:
+    arms = [
+        arm("words", "classical", right(50, 100)),
+        arm("zero", "prompt", right(53, 100, shift=40)),
+        arm("lora", "fine-tune", None),
+    ]
+    found = verdict(arms)
+    assert (found.kind, found.winner) == ("not-enough-evidence", None)
+    assert "No fine-tuned arm was measured, so the verdict says nothing about that way." in found.why[1:4]
+
+
 def test_one_family_alone_decides_nothing_when_others_were_wanted() -> None:
     arms = [arm("zero", "prompt", right(80, 100)), arm("lora", "fine-tune", None)]
     found = verdict(arms)

@@ -239,10 +239,9 @@ def _pays_back(case: Case) -> str:
     if crossing.requests.interval is not None:
         low, high = crossing.requests.interval
         span = f"interval {about(low)} to {about(high)}" if isfinite(high) else f"at least {about(low)}, maybe never"
-    words = (
-        f"{crossing.arm} pays back against {crossing.against} after about {about(crossing.requests.estimate)} "
-        f"requests ({span})."
-    )
+    count = about(crossing.requests.estimate)
+    requests = "1 request" if count == "1" else f"about {count} requests"
+    words = f"{crossing.arm} pays back against {crossing.against} after {requests} ({span})."
     if crossing.correct is not None:
         words += f" For the same number of right answers, after about {about(crossing.correct.estimate)} of them."
     return words
@@ -331,8 +330,8 @@ def _not_run(case: Case) -> Iterator[str]:
 
 
 def _not_measured(case: Case) -> Iterator[str]:
-    """A winner among fewer ways than were wanted is not one over all of them."""
-    if case.winner is not None:
+    """A winner among fewer ways than were wanted is not one over all of them, nor is a doubt between some of them."""
+    if case.winner is not None or case.doubtful or case.artefacts:
         measured = {arm.family for arm in case.done}
         for family in sorted({arm.family for arm in case.arms} - measured):
             yield f"No {_FAMILY_WORDS[family]} arm was measured, so the verdict says nothing about that way."
