@@ -185,6 +185,22 @@ def test_a_doubt_between_fewer_ways_than_were_wanted_says_so_too() -> None:
     assert "No fine-tuned arm was measured, so the verdict says nothing about that way." in found.why[1:4]
 
 
+def test_a_training_that_the_budget_cut_short_is_told_beside_the_headline() -> None:
+    cut, nearly = (
+        verdict(
+            [
+                arm("words", "classical", right(90, 100)),
+                arm("zero", "prompt", right(20, 100)),
+                arm("lora", "fine-tune", right(70, 100), epochs=(epochs, 3.0)),
+            ]
+        )
+        for epochs in (0.234, 2.8)
+    )
+    told = "lora went through its rows 0.23 times, where 3 times are wished for: the budget left no more."
+    assert cut.why[1].startswith(told)
+    assert not any("went through its rows" in sentence for sentence in nearly.why)
+
+
 def test_one_family_alone_decides_nothing_when_others_were_wanted() -> None:
     arms = [arm("zero", "prompt", right(80, 100)), arm("lora", "fine-tune", None)]
     found = verdict(arms)

@@ -1,23 +1,26 @@
-"""What the verdict says beside the decision's own reasons."""
+"""What the decision is told of an arm, from its record."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tuneworth.pipeline.deciding import cut_short
+import pytest
+
+from tuneworth.pipeline.deciding import epochs_of
 
 
-def record(name: str, epochs: float | None, family: str = "fine-tune", status: str = "done") -> dict[str, Any]:
-    return {"name": name, "family": family, "status": status, "settings": {} if epochs is None else {"epochs": epochs}}
-
-
-def test_a_training_that_the_budget_cut_short_is_named_with_what_it_wished_for() -> None:
-    records = [
-        record("lora-short", 0.234),
-        record("lora-full", 2.8),
-        record("distilled", 1.0, status="skipped"),
-        record("few-shot", 0.1, family="prompt"),
-        record("tuned@there", None),
-    ]
-    (sentence,) = cut_short(records, 3.0)
-    assert sentence.startswith("lora-short went through its rows 0.23 times, where 3 times are wished for")
+@pytest.mark.parametrize(
+    ("family", "settings", "told"),
+    [
+        ("fine-tune", {"epochs": 0.234, "ended": "steps"}, (0.234, 3.0)),
+        ("fine-tune", {"epochs": 0.9, "ended": "time"}, (0.9, 3.0)),
+        ("fine-tune", {"epochs": 0.9, "ended": "patience"}, None),  # it had its time
+        ("fine-tune", {}, None),  # at an endpoint of its own
+        ("fine-tune", None, None),
+        ("prompt", {"epochs": 0.1}, None),
+    ],
+)
+def test_epochs_count_where_the_budget_had_a_say_in_them(
+    family: str, settings: dict[str, Any] | None, told: tuple[float, float] | None
+) -> None:
+    assert epochs_of({"family": family, "settings": settings}, 3.0) == told

@@ -34,7 +34,8 @@ def test_every_probe_is_predicted_from_what_it_does() -> None:
     assert seconds[AT_ONCE] == pytest.approx(19 * 0.6 + 1.12 * (0.6 + 36 * 0.09))
     assert seconds[ROBUSTNESS] == pytest.approx(1.12 * (8 * 5.5 + 6 * 4.1))
     # 80 steps of 16 rows, four looks at 200 rows for score and loss, and the 400 rows that score two points.
-    assert seconds[CURVE] == pytest.approx(1.12 * (80 * 16 * 0.08 + 1.5 * 4 * 8.1 + 2 * 16.1))
+    a_look = 8.1 + 200 * 0.45 * 0.08
+    assert seconds[CURVE] == pytest.approx(1.12 * (80 * 16 * 0.08 + 4 * a_look + 2 * 16.1))
     twice = probe_seconds(replace(WORK, general_tokens=40_000, strangers=120), SPEEDS)
     assert twice[FORGETTING] == pytest.approx(2 * seconds[FORGETTING])
     assert twice[OUT_OF_SCOPE] > 1.8 * seconds[OUT_OF_SCOPE]

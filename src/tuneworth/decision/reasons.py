@@ -22,6 +22,7 @@ from tuneworth.decision.wording import (
 )
 
 FEW_ROWS = 30
+_NEARLY = 0.9  # of the epochs that are wished for
 VERDICT_WORDS: dict[Kind, str] = {
     "fine-tune": "fine-tune",
     "prompt": "keep prompting",
@@ -39,6 +40,7 @@ def explain(kind: Kind, case: Case) -> tuple[str, ...]:
     return (
         *_headline(kind, case, case.best),
         *_not_measured(case),
+        *_cut_short(case),
         *_cut_off(case, case.best),
         *_few_rows(case),
         *_required(kind, case, case.best),
@@ -335,6 +337,16 @@ def _not_measured(case: Case) -> Iterator[str]:
         measured = {arm.family for arm in case.done}
         for family in sorted({arm.family for arm in case.arms} - measured):
             yield f"No {_FAMILY_WORDS[family]} arm was measured, so the verdict says nothing about that way."
+
+
+def _cut_short(case: Case) -> Iterator[str]:
+    """A training that the budget ended early says little about what a whole one would reach."""
+    for arm in case.done:
+        if arm.epochs is not None and arm.epochs[0] < _NEARLY * arm.epochs[1]:
+            yield (
+                f"{arm.name} went through its rows {arm.epochs[0]:.2g} times, where {arm.epochs[1]:g} times are wished "
+                "for: the budget left no more. Longer it may score higher."
+            )
 
 
 def _scored(case: Case, arm: ArmResult) -> str:

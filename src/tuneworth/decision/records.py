@@ -66,6 +66,7 @@ class ArmResult:
     `token_price` is set for hosted arms, which cost their tokens and no machine time here (`row_tokens`: in
     and out, row by row). `seed_spread` is the
     standard deviation of the score between trainings that differ in their seed alone, seen over `seeds` of them.
+    `epochs` are those that a training within a budget took, and those that were wished for.
     Raises ValueError when these do not fit.
     """
 
@@ -92,6 +93,7 @@ class ArmResult:
     at_once: tuple[AtOnce, ...] = ()
     seed_spread: float | None = None
     seeds: int = 1
+    epochs: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if (self.status == "done") != (self.scores is not None):

@@ -49,7 +49,7 @@ _LATENCY_ROWS, _LATENCY_SECONDS, _LEAST_LATENCY_ROWS = 12, 5.0, 5  # asked alone
 _TIMED_STEPS = 8  # tokens that are written to time one
 _TIMED_TOKENS, _LEAST_TIMED = 6_000, 2  # of rows that are timed before anything starts: some ten seconds of training
 DPO_BETA = 0.1  # how strongly preferences are held to the model as it was (Rafailov et al. 2023)
-_AFTER_SLACK, _AFTER_SECONDS = 1.1, 4.0  # what comes after a training takes more: loading it, requests asked alone
+_AFTER_SECONDS = 4.0  # between a training and the end of its arm, beside answers: loading it, requests asked alone
 _TURN_ROWS = 64  # test rows of which the loss of every turn is measured
 _SURPRISE_TOKENS = 4096  # in one pass that only asks for log-probabilities
 _TRIED_ANSWERS = 2_000  # of which it is tried whether a grammar allows them: 0.4 s
@@ -373,7 +373,7 @@ class LocalModel:
             answers = self.scored(form, validation, fit.scoring)
             a_row = (time.perf_counter() - start) / len(validation)
             return {
-                "seconds_after": fit.answers_after * a_row * _AFTER_SLACK + _AFTER_SECONDS,
+                "seconds_after": Rate(_AFTER_SECONDS, a_row).seconds(fit.answers_after),
                 "validation_loss": total_loss(model, held_out, fit.settings.maximum_tokens, self._device),
                 "validation_score": sum(a.score for a in answers) / len(answers),
             }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -21,7 +22,6 @@ from tuneworth.store.cache import sha256_of
 from tuneworth.store.looks import digest, look
 from tuneworth.store.run import RunFolder, read_arm
 
-_NEARLY = 0.9  # of the epochs that are wished for
 PROBES = ("robustness", "forgetting", "out_of_scope")
 """Files of an arm's folder that hold what the probes found; absent where not measured."""
 
@@ -42,7 +42,14 @@ def write_verdict(work: Workshop) -> None:
         "machine": f"{work.machine}, {platform.system()}",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    results = [_result(folder, record, price, judged.get(record["name"]) if judged else None) for record in records]
+    wished = float(read_json(folder.plan)["settings"]["epochs"]["value"])
+    results = [
+        replace(
+            _result(folder, record, price, judged.get(record["name"]) if judged else None),
+            epochs=epochs_of(record, wished),
+        )
+        for record in records
+    ]
     decision = work.task.decision
     verdict = decide(
         results,
@@ -55,24 +62,9 @@ def write_verdict(work: Workshop) -> None:
         looks_at_test=_look(work, results),
     )
     content = verdict.to_json()
-    place = len(content["why"]) if content["verdict"] == "fine-tune" else 1  # what could turn it stands beside it
-    content["why"][place:place] = cut_short(records, read_json(folder.plan)["settings"]["epochs"]["value"])
     if judge is not None:
         content["why"] = [*content["why"], f"The judge ({judge['model']}): {judge['why']}."]
     write_json(folder.verdict, content)
-
-
-def cut_short(records: Sequence[Mapping[str, Any]], wished_epochs: float) -> list[str]:
-    """Sentences on the trainings that the budget ended before nine tenths of the epochs that are wished for."""
-    found = []
-    for record in records:
-        epochs = (record.get("settings") or {}).get("epochs") if record["status"] == "done" else None
-        if record["family"] == "fine-tune" and epochs is not None and epochs < _NEARLY * wished_epochs:
-            found.append(
-                f"{record['name']} went through its rows {epochs:.2g} times, where {wished_epochs:g} times are wished "
-                "for: the budget left no more. Longer it may score higher."
-            )
-    return found
 
 
 def _data_set(work: Workshop) -> dict[str, str]:
@@ -110,6 +102,15 @@ def _result(
         invalid=record["invalid"],
         **_optional(record, rows),
     )
+
+
+def epochs_of(record: Mapping[str, Any], wished: float) -> tuple[float, float] | None:
+    """How often a fine-tuned arm went through its rows, and how often it was `wished` that it would; None where the
+    budget had no say in it: patience ended the training, or it went on at an endpoint of its own."""
+    settings = record.get("settings") or {}
+    if record["family"] != "fine-tune" or "epochs" not in settings or settings.get("ended") == "patience":
+        return None
+    return float(settings["epochs"]), wished
 
 
 def _usd_to_build(record: Mapping[str, Any], price: Price) -> float | None:

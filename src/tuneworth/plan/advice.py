@@ -13,6 +13,7 @@ from typing import Any
 
 from tuneworth.models.architecture import Architecture
 from tuneworth.models.catalogue import Entry
+from tuneworth.plan.budget import EVALUATIONS, FORWARD_SHARE
 from tuneworth.plan.needs import (
     FULL_METHOD,
     Batch,
@@ -27,7 +28,6 @@ from tuneworth.plan.needs import (
 from tuneworth.plan.settings import TrainingPlan
 
 MICRO_BATCH_TOKENS = 4096
-_LOOKS = 4  # at validation during a training
 _SHOWN = 3  # models that would fit
 
 
@@ -140,7 +140,8 @@ def stage_seconds(job: Job, model: Architecture, settings: TrainingPlan, means: 
         step = _mean_batch(lengths, batch_size)
         a_step = training_seconds(model, fit.method, step, means.flops, means.bytes_per_second, means.precision)
         an_answer = answer_seconds(lengths, model, means)
-        found[f"train, {name} prompt"] = steps * a_step + _LOOKS * job.validation * 1.5 * an_answer
+        a_look = job.validation * (an_answer + FORWARD_SHARE * a_step / batch_size)
+        found[f"train, {name} prompt"] = steps * a_step + EVALUATIONS * a_look
         found[f"answer test, {name} prompt"] = job.test * an_answer
     shortest = min(job.lengths.values(), key=lambda lengths: lengths.mean)
     prompt, answer = round(shortest.mean - shortest.mean_trained), round(shortest.mean_trained)

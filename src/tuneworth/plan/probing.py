@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneworth.plan.budget import Rate
+from tuneworth.plan.budget import FORWARD_SHARE, Rate, looks_seconds
 
 AT_ONCE, OUT_OF_SCOPE, FORGETTING, ROBUSTNESS = "at_once", "out_of_scope", "forgetting", "robustness"
 CLASSICAL_CURVE, CURVE = "classical_curve", "learning_curve"
@@ -19,7 +19,6 @@ PROBES = (CLASSICAL_CURVE, AT_ONCE, OUT_OF_SCOPE, FORGETTING, ROBUSTNESS, CURVE)
 
 _CLASSICAL_CURVE_SHARE = 1.9  # of a fit on all rows: 1/8 + 1/4 + 1/2 + 1
 _SMALL_SHARE = 0.02  # of the budget, up to which the classical curve goes before the last epochs of a training
-_FORWARD_SHARE = 0.45  # of a training step is its forward pass; the rest of what makes it slower comes on top
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ def probe_seconds(work: Work, speeds: Speeds) -> dict[str, float]:
         # Strangers and as many test rows are answered, and read again for the confidence.
         seconds[OUT_OF_SCOPE] = sum(r.seconds(2 * work.strangers, 2) for r in rates)
     if speeds.train:
-        seconds[FORGETTING] = (1 + len(speeds.train)) * work.general_tokens * speeds.train_token * _FORWARD_SHARE
+        seconds[FORGETTING] = (1 + len(speeds.train)) * work.general_tokens * speeds.train_token * FORWARD_SHARE
     if rates:
         seconds[ROBUSTNESS] = sum(r.seconds(work.robustness_rows, work.passes[arm]) for arm, r in speeds.answer.items())
     if speeds.train and work.points:
@@ -93,7 +92,7 @@ def probe_seconds(work: Work, speeds: Speeds) -> dict[str, float]:
 def _curve(work: Work, answer: Rate, a_row: float) -> float:
     """Seconds of the trainings, their looks at validation (for score and loss), and the answers of all points."""
     steps = 1.12 * sum(point.steps * point.batch_size * a_row for point in work.points)
-    looks = sum(1.5 * answer.seconds(work.validation_rows, point.looks) for point in work.points)
+    looks = sum(looks_seconds(answer, a_row, work.validation_rows, point.looks) for point in work.points)
     return steps + looks + answer.seconds(work.judging_rows, len(work.points) + 1)
 
 
