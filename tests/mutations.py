@@ -354,6 +354,28 @@ MUTATIONS = [
         "            self._parameters[name].grad = None\n", "", "training", "test_f7",
     ),
     Mutation(
+        "the budget begins when libraries are loaded", "cli.py",
+        "until=stage, watcher=watcher, allow_code=allow_code, clock=clock",
+        "until=stage, watcher=watcher, allow_code=allow_code", "pipeline", "test_the_budget_counts_from_the_command",
+    ),
+    Mutation(
+        "a written answer is planned as if it were one token (budget)", "evaluation/local.py",
+        "(max(1.0, written) - 1) * a_token", "0 * a_token", "evaluation", "test_a_written_answer",
+    ),
+    Mutation(
+        "slow requests are asked alone as often as quick ones (budget)", "evaluation/local.py",
+        "if sum(seconds) > _LATENCY_SECONDS and", "if False and", "evaluation", "test_requests_asked_alone",
+    ),
+    Mutation(
+        "timing a training teaches the model", "evaluation/forecast.py",
+        "Settings(2 * steps, batch_size, 0.0,", "Settings(2 * steps, batch_size, 1.0,", "evaluation",
+        "test_what_a_training_is_timed_by",
+    ),
+    Mutation(
+        "a training that patience ended is blamed on the budget", "pipeline/deciding.py",
+        'or settings.get("ended") == "patience"', "", "pipeline", "test_epochs_count",
+    ),
+    Mutation(
         "a large set is left out when half of it does not fit (budget)", "plan/budget.py",
         "min(least, _WORTHWHILE_STEPS)", "least", "plan", "test_a_large_set",
     ),

@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
+import tuneworth as tw
+from commands import command
 from test_run import write_rows
 from tiny import tiny_model, write_tokenizer
+from tuneworth.console import ConsoleWatcher
+from tuneworth.errors import InputError
 from tuneworth.evaluation.watching import Silent
 from tuneworth.pipeline import running
 from tuneworth.pipeline.ladder import ARMS
@@ -128,3 +132,33 @@ def test_a_training_that_the_plan_left_out_has_its_turn_when_the_stages_before_i
         100, abs=5
     )
     assert all(probe["why"] for probe in now["probes"].values())  # what is left is theirs, but none is promised
+
+
+def test_the_budget_counts_from_the_command_not_from_when_its_libraries_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "train.csv", 20, 1)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "task.yaml").write_text("data: {train: train.csv}")
+    begun: list[float] = []
+
+    def told(*given: Any, clock: float | None = None, **more: Any) -> None:
+        assert clock is not None
+        begun.append(time.monotonic() - clock)
+        raise InputError("enough is known")
+
+    loading = ConsoleWatcher.begin
+
+    def slowly(self: ConsoleWatcher, what: str, total: int) -> None:
+        time.sleep(0.3)
+        loading(self, what, total)
+
+    monkeypatch.setattr(ConsoleWatcher, "begin", slowly)
+    for name in ("run", "resume"):
+        monkeypatch.setattr(running, name, told)
+    assert command("run", tmp_path / "train.csv") == 2
+    assert command("run", tmp_path / "run") == 2
+    with pytest.raises(InputError):
+        tw.run(tmp_path / "train.csv")
+    assert len(begun) == 3
+    assert min(begun[:2]) >= 0.3

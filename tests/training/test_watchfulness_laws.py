@@ -269,6 +269,21 @@ def test_a_training_gives_up_the_time_that_answers_after_it_really_take() -> Non
     assert pace.settled(chosen, 25, 60.0).steps == 25 + 85
 
 
+def test_the_loop_gives_up_time_for_what_an_evaluation_says_comes_after() -> None:
+    def steps(after: float) -> tuple[int, list[Mapping[str, Any]]]:
+        model, records = tiny_model(), []
+        chosen = settings(steps=8, evaluate_every=2, maximum_seconds=1e6, most_steps=8, seconds_after=10.0)
+        scores = {"validation_loss": 0.0, "validation_score": 0.0, "seconds_after": after}
+        watched = hooks(evaluate=lambda: scores, on_record=records.append)
+        return train(model, all_parameters(model), ROWS, chosen, answer_loss, watched).steps, records
+
+    assert steps(10.0)[0] == 8
+    taken, records = steps(2e6)
+    assert taken == 3  # after the look at 2 there is time for nothing, and one step is the least
+    assert not any("seconds_after" in record for record in records)
+    assert [(record["step"], record["steps"]) for record in records if "steps" in record] == [(2, 3), (3, 3)]
+
+
 def test_time_is_up_when_a_step_and_the_look_after_it_no_longer_fit() -> None:
     pace = Pace(settings(steps=100, evaluate_every=50, maximum_seconds=30.0, evaluation_seconds=5.0))
     pace.step_took(2.0)
