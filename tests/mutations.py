@@ -355,8 +355,9 @@ MUTATIONS = [
     ),
     Mutation(
         "the budget begins when libraries are loaded", "cli.py",
-        "until=stage, watcher=watcher, allow_code=allow_code, clock=clock",
-        "until=stage, watcher=watcher, allow_code=allow_code", "pipeline", "test_the_budget_counts_from_the_command",
+        "out=out, until=stage, watcher=watcher, allow_code=allow_code, clock=clock",
+        "out=out, until=stage, watcher=watcher, allow_code=allow_code", "pipeline",
+        "test_the_budget_counts_from_the_command",
     ),
     Mutation(
         "a written answer is planned as if it were one token (budget)", "evaluation/local.py",
