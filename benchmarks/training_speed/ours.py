@@ -6,14 +6,16 @@ and the seed; that they are those of the job is checked.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
 from pathlib import Path
 
 _STARTED = time.perf_counter()
-# As the command line sets it.
+# As the command line does.
 os.environ.setdefault("GOMP_SPINCOUNT", "50000")
+gc.disable()
 
 import contextlib
 import json
@@ -32,6 +34,8 @@ from tuneworth.models.machine import compiled_folder, this_machine
 from tuneworth.pipeline.workshop import local_model
 from tuneworth.training import Hooks, Pack, Row, Settings, answer_loss, train
 
+gc.freeze()
+gc.enable()
 _IMPORTED = time.perf_counter()
 
 

@@ -5,13 +5,15 @@ Results go to stdout, progress and logs to stderr; `--json` prints one JSON docu
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -241,7 +243,8 @@ def chat(
     as_json: Json = False,
 ) -> None:
     """Talk to the result of a run: each message is answered as it was judged."""
-    from tuneworth.pipeline.finished import Run
+    with _loading():
+        from tuneworth.pipeline.finished import Run
 
     talker = Run(run_folder).chat_with(arm)
 
@@ -282,11 +285,13 @@ def _stage(
         if stage in _DATA_STAGES:
             path = _prepare(stage, data if is_run else None, task_file, out, overrides, watcher)
         elif data is not None and is_run:
-            from tuneworth.pipeline.running import resume
+            with _loading():
+                from tuneworth.pipeline.running import resume
 
             path = resume(data, until=stage, watcher=watcher, allow_code=allow_code, clock=clock).path
         else:
-            from tuneworth.pipeline.running import run as run_pipeline
+            with _loading():
+                from tuneworth.pipeline.running import run as run_pipeline
 
             task = load_task(task_file, overrides)
             path = run_pipeline(task, out=out, until=stage, watcher=watcher, allow_code=allow_code, clock=clock).path
@@ -295,6 +300,17 @@ def _stage(
         typer.echo(json.dumps({**_document(folder, stage), "run": str(path)}, ensure_ascii=False))
     else:
         _show(folder, stage)
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Libraries are a million objects that stay: looking through them for garbage is a quarter of the time to load."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _prepare(

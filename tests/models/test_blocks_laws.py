@@ -156,6 +156,21 @@ def test_a_compiled_kernel_computes_what_it_says(compiled: None) -> None:
     assert not kernels._Compiling.failed
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_kernel_is_compiled_once_for_all_lengths_and_kinds_of_tensor(compiled: None) -> None:
+    weight = torch.nn.Parameter(torch.randn(11))
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for tokens in (7, 11, 7, 30):
+        x = torch.randn(tokens, 11, requires_grad=tokens > 7)
+        own = weight if tokens < 11 else weight.detach()
+        with torch.no_grad():
+            found = torch.zeros_like(x)
+            kernels.norm_into(found, x, own, 1e-5)
+            torch.testing.assert_close(found, torch.nn.functional.rms_norm(x, (11,), own, 1e-5))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 1
+    assert not kernels._Compiling.failed
+
+
 def test_compiled_kernels_are_kept_in_the_folder_that_is_named_whatever_was_imported_before(tmp_path: Path) -> None:
     script = """if True:
         import sys

@@ -4,26 +4,31 @@ Every kernel is a plain function of tensors that fills its first argument, or re
 runs in two ways: as it stands, or compiled by torch.compile (`compile_kernels`). Compiling the blocks whole does not
 pay (docs/log.md); these few small functions cost seconds once per machine, since PyTorch caches what it compiled.
 
-Shapes: T tokens, H features, I features inside the MLP; attention as in models/attention.
+Shapes: T tokens, H features, I features inside the MLP, V tokens in the vocabulary, F features of heads side by side;
+attention as in models/rows. T, and attention's N, R, S and P, are lengths: they change from call to call.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch._inductor.config import cpp
 from torch.nn.functional import silu
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LENGTHS = frozenset("TNRSP")
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 _log = logging.getLogger(__name__)
@@ -45,6 +50,8 @@ def compile_kernels(wanted: bool, folder: Path | None = None) -> bool:
     """
     compilers = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
     able = torch.cuda.is_available() or any(map(shutil.which, filter(None, compilers)))
+    if wanted and able and cpp.vec_isa_ok is None and _knows_all_instructions(compilers[0] or "g++"):
+        cpp.vec_isa_ok = True
     # PyTorch writes its own place, under the folder for temporary files, into the environment when it is first used.
     own = str(Path(tempfile.gettempdir(), "torchinductor_"))
     if wanted and folder is not None and os.environ.get(_FOLDER, own).startswith(own):
@@ -53,20 +60,58 @@ def compile_kernels(wanted: bool, folder: Path | None = None) -> bool:
     return _Compiling.wanted
 
 
-def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile `function` on its first call, if kernels are compiled, for tensors of any length over 1."""
-    run = _compiling(function, dynamic=True)
+def _knows_all_instructions(compiler: str) -> bool:
+    """Whether what the processor offers need not be tried out by compiling and loading six programs, 4 s cold and 0.7 s
+    warm: gcc and clang know AMX and AVX512-BF16, the newest that PyTorch asks for, since version 11.
+    """
+    try:
+        found = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True, timeout=10, check=True)
+        return int(found.stdout.split(".")[0]) >= 11
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return False
 
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        # A length of 1 would be compiled anew: PyTorch takes 0 and 1 for constants.
-        return function(*args, **kwargs) if 1 in args[0].shape else run(*args, **kwargs)  # type: ignore[attr-defined]
 
-    return call
+def kernel(**shapes: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Compile a function on its first call, if kernels are compiled; once for all lengths over 1.
+
+    `shapes` names the dimensions of its tensors. All but lengths are constants to the compiler: with nothing known it
+    takes half as long again to compile, twice as long to load what was kept, and some kernels run at half the speed
+    (docs/results.md). A second model's other sizes are compiled once more, unknown, for all models to come.
+    """
+
+    def compiling(function: Callable[P, R]) -> Callable[P, R]:
+        names, run = list(inspect.signature(function).parameters), _compiling(function)
+        dimensions = [(names.index(name), shape.split()) for name, shape in shapes.items()]
+        lengths = [(at, d) for at, found in dimensions for d, name in enumerate(found) if name in _LENGTHS]
+        constants = [(at, d) for at, found in dimensions for d, name in enumerate(found) if name not in _LENGTHS]
+        known: set[tuple[object, ...]] = set()
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not _Compiling.wanted or torch.compiler.is_compiling():
+                return function(*args, **kwargs)
+            tensors: Any = args
+            # A length of 1 would be compiled anew: PyTorch takes 0 and 1 for constants.
+            if any(tensors[at] is not None and tensors[at].shape[d] < 2 for at, d in lengths):
+                return function(*args, **kwargs)
+            # Nothing is differentiated here, and a tensor that might be, or is a parameter, would be compiled anew.
+            if not torch.is_grad_enabled():
+                tensors = [each.detach() if isinstance(each, Tensor) else each for each in args]
+            sizes = tensors[0].dtype, *(tensors[at].shape[d] for at, d in constants if tensors[at] is not None)
+            if sizes not in known:
+                known.add(sizes)
+                for at, d in lengths:
+                    if tensors[at] is not None:
+                        torch._dynamo.mark_dynamic(tensors[at], d)
+            return run(*tensors, **kwargs)
+
+        return call
+
+    return compiling
 
 
 def kernel_of_one(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` for a single token, once for each set of shapes; see `kernel`."""
-    return _compiling(function, dynamic=None)
+    return _compiling(function)
 
 
 def kernels_compiled() -> bool:
@@ -74,14 +119,14 @@ def kernels_compiled() -> bool:
     return _Compiling.wanted
 
 
-def _compiling(function: Callable[P, R], *, dynamic: bool | None) -> Callable[P, R]:
+def _compiling(function: Callable[P, R]) -> Callable[P, R]:
     compiled: list[Callable[P, R]] = []
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not _Compiling.wanted or torch.compiler.is_compiling():
             return function(*args, **kwargs)
         if not compiled:
-            compiled.append(torch.compile(function, dynamic=dynamic, fullgraph=True))
+            compiled.append(torch.compile(function, fullgraph=True))
         try:
             return compiled[0](*args, **kwargs)
         except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
@@ -97,7 +142,7 @@ def precise(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-@kernel
+@kernel(out="T H", x="T H", weight="H")
 def norm_into(out: Tensor, x: Tensor, weight: Tensor, epsilon: float) -> None:
     """RMSNorm (Zhang & Sennrich 2019) of x [T, H] into out [T, H], rounded where transformers rounds."""
     exact = x.to(precise(x))
@@ -105,7 +150,7 @@ def norm_into(out: Tensor, x: Tensor, weight: Tensor, epsilon: float) -> None:
     out.copy_(weight * (exact * scale).to(x.dtype))
 
 
-@kernel
+@kernel(gradient="T H", x="T H", weight="H", residual="T H")
 def norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, residual: Tensor | None, epsilon: float) -> Tensor:
     """The gradient of x [T, H] from that of its norm, plus `residual` [T, H], that of the path around the norm."""
     exact = x.to(precise(x))
@@ -116,14 +161,14 @@ def norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, residual: Tensor 
     return (own if residual is None else own + residual).to(x.dtype)
 
 
-@kernel
+@kernel(out="T I", gate_up="T 2I")
 def swiglu_into(out: Tensor, gate_up: Tensor) -> None:
     """silu(gate) * up (Shazeer 2020) into out [T, I], of gate_up [T, 2 I]."""
     gate, up = gate_up.chunk(2, -1)
     out.copy_(silu(gate) * up)
 
 
-@kernel
+@kernel(to_gate="T I", to_up="T I", gradient="T I", gate="T I", up="T I")
 def swiglu_backward(to_gate: Tensor, to_up: Tensor, gradient: Tensor, gate: Tensor, up: Tensor) -> Tensor:
     """The gradients of gate and up [T, I] from that of silu(gate) * up, which is returned again.
 
@@ -137,7 +182,7 @@ def swiglu_backward(to_gate: Tensor, to_up: Tensor, gradient: Tensor, gate: Tens
     return opened * up
 
 
-@kernel
+@kernel(logits="N V")
 def softmax_in_place(logits: Tensor) -> Tensor:
     """The softmax of logits [N, V] in their place; returns the logarithms of the sums of their exponentials [N]."""
     exact = logits.to(precise(logits))
@@ -146,7 +191,7 @@ def softmax_in_place(logits: Tensor) -> Tensor:
     return total
 
 
-@kernel
+@kernel(wide="R F", cos="R D", sin="R D", slots="N")
 def rotate_to_slots(
     wide: Tensor, cos: Tensor | None, sin: Tensor | None, slots: Tensor, kv_heads: int, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -166,7 +211,7 @@ def rotate_to_slots(
     return query.contiguous(), key.contiguous(), value.contiguous()
 
 
-@kernel
+@kernel(wide="T F", cos="T D", sin="T D")
 def rotate(wide: Tensor, cos: Tensor, sin: Tensor, kv_heads: int, size: int) -> Tensor:
     """Heads side by side, wide [T, (H + 2 K) D], as [T, H + 2 K, D]; queries and keys rotated by cos and sin [T, D].
 
@@ -177,7 +222,7 @@ def rotate(wide: Tensor, cos: Tensor, sin: Tensor, kv_heads: int, size: int) -> 
     return torch.cat([rotated(heads[:, :-kv_heads], cos, sin), heads[:, -kv_heads:]], 1)
 
 
-@kernel
+@kernel(query="K N G D", key="K N D", value="K N D", cos="R D", sin="R D", back="R")
 def rotate_from_slots(
     query: Tensor, key: Tensor, value: Tensor, cos: Tensor | None, sin: Tensor | None, back: Tensor
 ) -> Tensor:
@@ -206,7 +251,7 @@ def _rotated_back(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat(turned, -1).to(x.dtype)
 
 
-@kernel
+@kernel(own="K N G S", shared="K N G P", allowed="N S")
 def softmax_of_both(own: Tensor, shared: Tensor, allowed: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     """One softmax over the scores of a row's own keys, own [K, N, G, S], and shared keys, shared [K, N, G, P].
 
@@ -220,14 +265,14 @@ def softmax_of_both(own: Tensor, shared: Tensor, allowed: Tensor, scaling: float
     return (weight * share).to(own.dtype), (weight_shared * share).to(own.dtype)
 
 
-@kernel
+@kernel(own="K N G S", allowed="N S")
 def softmax_of_own(own: Tensor, allowed: Tensor, scaling: float) -> Tensor:
     """`softmax_of_both` where nothing is shared."""
     exact = (own.to(precise(own)) * scaling).masked_fill(~allowed[:, None], float("-inf"))
     return torch.softmax(exact, -1).to(own.dtype)
 
 
-@kernel
+@kernel(weight="K N G S", gradient="K N G S", weight_shared="K N G P", gradient_shared="K N G P")
 def softmax_backward_of_both(
     weight: Tensor, gradient: Tensor, weight_shared: Tensor, gradient_shared: Tensor, scaling: float
 ) -> tuple[Tensor, Tensor]:
@@ -239,20 +284,20 @@ def softmax_backward_of_both(
     return to_own.to(weight.dtype), to_shared.to(weight.dtype)
 
 
-@kernel
+@kernel(weight="K N G S", gradient="K N G S")
 def softmax_backward_of_own(weight: Tensor, gradient: Tensor, scaling: float) -> Tensor:
     """`softmax_backward_of_both` where nothing is shared."""
     exact = weight.to(precise(weight))
     return (exact * (gradient - (exact * gradient).sum(-1, keepdim=True)) * scaling).to(weight.dtype)
 
 
-@kernel
+@kernel(slotted="K N G D", back="R")
 def tokens_of(slotted: Tensor, back: Tensor) -> Tensor:
     """Slots [K, N, G, D] become tokens, their heads side by side: [R, K G D]."""
     return slotted[:, back].transpose(0, 1).flatten(1)
 
 
-@kernel
+@kernel(tokens="R F", slots="N", filled="N")
 def slots_of(tokens: Tensor, slots: Tensor, filled: Tensor, kv_heads: int, size: int) -> Tensor:
     """The transpose of `tokens_of`: tokens [R, K G D] become slots [K, N, G, D]; those not filled [N] are 0."""
     slotted = torch.where(filled[:, None], tokens[slots], 0)

@@ -15,7 +15,7 @@ import torch
 from tuneworth.store.cache import cache_folder
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
-_PAYS_WIDTH, _PAYS_SECONDS, _PAYS_AGAIN_SECONDS = 256, 600, 240
+_PAYS_WIDTH, _PAYS_SECONDS, _PAYS_AGAIN_SECONDS = 256, 300, 90
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
@@ -70,8 +70,8 @@ def this_machine() -> Machine:
 def compiling_pays(hidden_size: int, seconds: float) -> tuple[bool, str]:
     """Whether a model of this width, used for this long, wins more by compiled kernels than compiling takes, and why.
 
-    The first time on a machine that takes up to a minute, later a quarter of that: what was compiled is kept in
-    tuneworth's cache folder.
+    The first time on a machine that takes about half a minute, later 5 s: what was compiled is kept in tuneworth's
+    cache folder. It saves a fifth of a training step (docs/results.md).
     """
     folder = compiled_folder()
     if hidden_size < _PAYS_WIDTH:
@@ -82,7 +82,7 @@ def compiling_pays(hidden_size: int, seconds: float) -> tuple[bool, str]:
     if seconds >= _PAYS_SECONDS:
         return True, f"a budget of {seconds:.0f} s wins more by compiled kernels than compiling them takes"
     return False, (
-        f"compiling kernels takes up to a minute, which a budget under {_PAYS_SECONDS} s does not win back "
+        f"compiling kernels takes half a minute, which a budget under {_PAYS_SECONDS} s does not win back "
         f"({_PAYS_AGAIN_SECONDS} s where that was done before)"
     )
 
