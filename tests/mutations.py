@@ -206,6 +206,16 @@ MUTATIONS = [
         "inference", "test_law_6_rows_end",
     ),
     Mutation(
+        "choosing among prompts goes on however long it takes", "evaluation/choosing.py",
+        "if asked > _FIRST and began", "if False and began",
+        "evaluation/test_choosing.py", "budget",
+    ),
+    Mutation(
+        "a kernel is compiled for the length that it meets first", "models/kernels.py",
+        "torch._dynamo.mark_dynamic(tensors[at], d)", "pass",
+        "models/test_blocks_laws.py", "compiled_once",
+    ),
+    Mutation(
         "a choice that begins another is never left for the longer one", "inference/choosing.py",
         "                    node.only = None\n", "                    pass\n", "inference", "test_law_6",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,9 +29,12 @@ def few_shot(bench: Bench) -> list[Form]:
     return [with_shots(bench.form(FULL), bench.train, k, bench.task.seed, bench.kind) for k in SHOT_COUNTS]
 
 
-def prompt_arm(bench: Bench, name: str, model: Answerer, forms: Sequence[Form]) -> None:
-    """Choose among `forms` on validation, answer test once, and write the arm; `failed` where it could not be asked."""
-    choice = choose(bench, name, model, forms)
+def prompt_arm(bench: Bench, name: str, model: Answerer, forms: Sequence[Form], seconds: float = math.inf) -> None:
+    """Choose among `forms` on validation, answer test once, and write the arm; `failed` where it could not be asked.
+
+    `seconds` is what the arm may take: where it would take more, fewer validation rows choose.
+    """
+    choice = choose(bench, name, model, forms, seconds)
     bench.watcher.begin(f"{name}: answering test", len(bench.test))
     answers = answered(bench, model, choice.form, bench.test)
     if (why := answers_missing(answers)) is not None:

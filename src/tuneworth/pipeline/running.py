@@ -150,7 +150,7 @@ def run_arm(work: Workshop, arm: Arm) -> None:
         leave_out(bench, arm.name, arm.family, why, model=work.model_of(arm).name)
     elif arm.asked:
         forms = arm.asked.forms(work, bench)[: plan["forms"][arm.name]]
-        prompt_arm(bench, arm.name, work.model_of(arm), forms)
+        prompt_arm(bench, arm.name, work.model_of(arm), forms, _planned(plan, arm.name))
     elif arm.taught and arm.taught.distils:
         try:
             before = teach(work, bench, arm.name, plan["taught"])
