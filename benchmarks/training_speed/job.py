@@ -144,8 +144,10 @@ class Meter:
 
 
 def cpu_seconds() -> tuple[float, float]:
-    """Processor seconds of this process, and of everybody on this machine (0 where /proc/stat is not there)."""
-    own = time.process_time()
+    """Processor seconds of this process with its children (compilers), and of everybody on this machine (0 where
+    /proc/stat is not there)."""
+    times = os.times()
+    own = times.user + times.system + times.children_user + times.children_system
     stat = Path("/proc/stat")
     if not stat.exists():
         return own, 0.0
