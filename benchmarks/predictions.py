@@ -2,8 +2,10 @@
 
 Each case trains two steps in a process of its own, with the loop, the losses and the checkpoints of a real training,
 and reads the process's peak resident memory (VmHWM; Linux). Models are random weights in the shapes of the catalogue,
-and the embedded one. Time: steps of a quarter of the batch (at most 10 s) calibrate the formula, which then predicts
-the whole batch. `--most-gb` leaves out what the machine has no room for; `--only WORD` picks cases by name.
+and the embedded one. Time: as a plan does, real steps with a rate of zero are timed before, of a quarter of the batch,
+of half of it and of all of it, while that stays under 10 s; a batch that was not reached is predicted from the last two
+by the operations of the formula. `--most-gb` leaves out what the machine has no room for; `--only WORD` picks cases by
+name.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -164,41 +166,50 @@ def train_case(case: Case, folder: Path, is_timed: bool) -> dict[str, Any]:
     rows: list[Any] = [
         Row(str(i), ids(case.length), (False,) * prompt + (True,) * case.answer) for i in range(case.rows)
     ]
-    loss, batches = answer_loss, row_packs
+    loss: Any = answer_loss
+    batches: Any = row_packs
     with recomputed(tuned.model) if case.recompute else nullcontext():
         if case.kind == "pairs":
             worse = [Row(row.id, row.ids[:prompt] + ids(case.answer), row.trained) for row in rows]
             pairs = [Pair.of(*both) for both in zip(rows, worse, strict=True)]
             rows = with_reference(tuned.model, pairs, MICRO_TOKENS, "cpu")
             loss, batches = preference_loss(0.1), pair_packs
-        calibrated = _calibrated(case, tuned.model, parameters, rows, loss, batches) if is_timed else None
-        seconds: list[float] = []
-        with tempfile.TemporaryDirectory() as scratch:
-            hooks = Hooks(
-                evaluate=lambda: {"validation_loss": 0.0, "validation_score": 0.0},
-                on_record=lambda record: seconds.append(record["step_seconds"]) if "step_seconds" in record else None,
-                save=lambda checkpoint: save_tensors(Path(scratch), dict(checkpoint.tensors), {}),
-            )
-            settings = Settings(2, case.rows, 1e-4, 1, 2, 0, maximum_tokens=MICRO_TOKENS)
-            train(tuned.model, parameters, rows, settings, loss, hooks, batches=batches)
-    return {"peak": _peak_bytes(), "seconds": seconds[-1], "predicted_seconds": calibrated}
+
+        def steps(few: list[Any], rate: float, save: bool) -> list[float]:
+            """Seconds of two steps, the second of which counts: memory that is used anew is slower."""
+            seconds: list[float] = []
+            with tempfile.TemporaryDirectory() as scratch:
+                hooks = Hooks(
+                    evaluate=lambda: {"validation_loss": 0.0, "validation_score": 0.0},
+                    on_record=lambda found: seconds.append(found["step_seconds"]) if "step_seconds" in found else None,
+                    save=lambda checkpoint: save_tensors(Path(scratch), dict(checkpoint.tensors), {}) if save else None,
+                )
+                settings = Settings(2, len(few), rate, 0, 2, 0, maximum_tokens=MICRO_TOKENS)
+                train(tuned.model, parameters, few, settings, loss, hooks, batches=batches)
+            return seconds
+
+        seconds, peak = steps(rows, 1e-4, True), _peak_bytes()  # before others leave holes in the heap
+        calibrated = None
+        if is_timed:
+            calibrated = _calibrated(case, lambda few: steps(few, 0.0, False), rows)
+            seconds = steps(rows, 1e-4, True)
+    return {"peak": peak, "seconds": seconds[-1], "calibration": calibrated}
 
 
-def _calibrated(case: Case, model: Any, parameters: Any, rows: Any, loss: Any, batches: Any) -> float:
-    """Seconds of a step as the formula scales them from passes over a quarter of the rows."""
-    few = rows[: max(1, case.rows // 4)]
-    share = len(few) / case.rows
-    measured: list[float] = []
-    deadline = time.perf_counter() + _CALIBRATION_SECONDS
-    while len(measured) < 3 and (not measured or time.perf_counter() + measured[-1] < deadline):
-        start = time.perf_counter()
-        for part in batches(few, MICRO_TOKENS, "cpu"):
-            loss(model, part).backward()
-        measured.append(time.perf_counter() - start)
-        for parameter in parameters.values():
-            parameter.grad = None
-    formula = [_formula_seconds(case, case.batch(s)) for s in (share, 1.0)]
-    return min(measured) * formula[1] / formula[0]
+def _calibrated(case: Case, steps: Callable[[list[Any]], list[float]], rows: list[Any]) -> dict[str, float]:
+    """Seconds of a step on all `rows`, predicted from steps on as many as ten seconds allow, and what that took."""
+    began = time.perf_counter()
+    found: list[tuple[float, float]] = []  # seconds by the formula at unit rates, and measured ones
+    for count in sorted({max(1, case.rows // 4), max(1, case.rows // 2), case.rows}):
+        by_formula = _formula_seconds(case, case.batch(count / case.rows))
+        expected = 2.5 * found[-1][1] * by_formula / found[-1][0] if found else 0.0
+        if time.perf_counter() - began + expected > _CALIBRATION_SECONDS:
+            break
+        found.append((by_formula, steps(rows[:count])[-1]))
+    (before, less), (last, more) = found[-2] if len(found) > 1 else (0.0, 0.0), found[-1]
+    slope = max(0.0, more - less) / (last - before)
+    predicted = more + slope * (_formula_seconds(case, case.batch()) - last)
+    return {"predicted": predicted, "taken": time.perf_counter() - began}
 
 
 def _formula_seconds(case: Case, batch: Batch) -> float:
@@ -223,8 +234,8 @@ def measured(case: Case, folder: Path, is_timed: bool) -> dict[str, Any]:
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Shares within the limits, and the worst; over is positive."""
     off = [row["predicted"]["peak"] / row["measured"]["peak"] - 1 for row in rows]
-    timed = [row["measured"] for row in rows if row["measured"]["predicted_seconds"] is not None]
-    late = [found["predicted_seconds"] / found["seconds"] - 1 for found in timed]
+    timed = [row["measured"] for row in rows if row["measured"]["calibration"] is not None]
+    late = [found["calibration"]["predicted"] / found["seconds"] - 1 for found in timed]
     return {
         "memory": {
             "cases": len(rows),
@@ -237,6 +248,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "cases": len(late),
             "within_20_percent": sum(abs(x) <= _WITHIN_TIME for x in late) / max(1, len(late)),
             "worst": max(late, key=abs, default=0.0),
+            "most_calibration_seconds": max((found["calibration"]["taken"] for found in timed), default=0.0),
         },
     }
 

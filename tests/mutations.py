@@ -400,6 +400,10 @@ MUTATIONS = [
         "if length is None:", "if True:", "training", "test_law_48",
     ),
     Mutation(
+        "a training that the clock ended goes on when it is resumed (law 48)", "training/loop.py",
+        "step >= settings.steps or state.out_of_time or", "step >= settings.steps or", "training", "test_law_48",
+    ),
+    Mutation(
         "the look after the last step is not counted (budget)", "training/pace.py",
         "return seconds + self._a_step + self._a_look >", "return seconds >", "training", "test_time_is_up",
     ),

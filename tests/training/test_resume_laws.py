@@ -177,3 +177,19 @@ def test_law_48_a_length_that_was_settled_by_the_clock_is_resumed(monkeypatch: p
     assert resumed[3] == next(r["learning_rate"] for r in records if r["step"] == 3 and "learning_rate" in r)
     assert max(rates(None)) == chosen.steps
     assert outcome.steps == max(saved)
+
+
+def test_law_48_a_training_that_the_clock_ended_does_not_go_on_when_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = replace(SETTINGS, steps=8, evaluate_every=2, maximum_seconds=15.0)
+    monkeypatch.setattr("tuneworth.training.loop.time", _Clock())
+    model, parameters = fresh_model("lora", 0)
+    saved: dict[int, Checkpoint] = {}
+    outcome = train(model, parameters, ROWS, chosen, answer_loss, watching([], saved))
+    assert outcome.ended == "time"
+    end = saved[outcome.steps]
+
+    again, weights = fresh_model("lora", 1)
+    resumed = train(again, weights, ROWS, replace(chosen, maximum_seconds=math.inf), answer_loss, watching([], {}), end)
+    assert (resumed.steps, resumed.ended) == (outcome.steps, "time")
+    for name, parameter in parameters.items():
+        assert torch.equal(weights[name], parameter), name

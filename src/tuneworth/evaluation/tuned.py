@@ -25,7 +25,7 @@ from tuneworth.training import Checkpoint, DivergedError, Settings
 from tuneworth.training.records import Trainable
 
 _TEMPLATE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-_VALUES = ("step", "best_step", "best_score", "seconds", "unimproved", "recent_losses", "length")
+_VALUES = ("step", "best_step", "best_score", "seconds", "unimproved", "recent_losses", "length", "out_of_time")
 
 
 @dataclass(frozen=True, slots=True)

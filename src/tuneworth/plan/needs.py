@@ -33,7 +33,7 @@ _ROUNDS = 1.12  # a step against the rates of doctor: what is not a matrix produ
 RUNTIME_BYTES = 435_000_000
 # What the passes of a block take besides what is kept: its own gradients and intermediate values, and the holes that
 # glibc's heap leaves between tensors of changing size. In times of what one block keeps (measured).
-_FUSED_BLOCKS, _PLAIN_BLOCKS, _PLAIN_BLOCKS_AGAIN = 7.7, 5.3, 3.5
+_FUSED_BLOCKS, _FUSED_BLOCKS_AGAIN, _PLAIN_BLOCKS, _PLAIN_BLOCKS_AGAIN = 7.7, 11.0, 5.3, 4.2
 _STEADY_BYTES = 40_000_000  # packs, layouts, tables of angles and small buffers (measured)
 
 
@@ -109,7 +109,7 @@ def training_memory(model: Architecture, method: Method, batch: Batch, precision
         weights += item * model.layers * sum(map(_matrix_values, _fused_matrices(model, method.rank)))
     block = item * _block_values(model, method, batch)
     if _is_fused(model, method):
-        passing = _FUSED_BLOCKS * block
+        passing = (_FUSED_BLOCKS_AGAIN if method.recompute else _FUSED_BLOCKS) * block
     else:
         passing = (_PLAIN_BLOCKS_AGAIN if method.recompute else _PLAIN_BLOCKS) * block
     gradients = item * trained if method.is_full else 0

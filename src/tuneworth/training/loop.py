@@ -68,7 +68,7 @@ def train(
 
     model.eval()
     step, seconds = state.step, state.seconds
-    last = step >= settings.steps or seconds >= settings.maximum_seconds
+    last = step >= settings.steps or state.out_of_time or seconds >= settings.maximum_seconds
     while not last and not _out_of_patience(state, settings):
         chosen = [rows[i] for i in plan(step)]
         try:
@@ -95,7 +95,8 @@ def train(
             if not last:
                 settings = pace.settled(settings, step, seconds)
             hooks.on_record({"step": step, "steps": settings.steps, **scores})
-            state = replace(state, step=step, seconds=seconds, length=_length(settings))
+            over = last and step < settings.steps
+            state = replace(state, step=step, seconds=seconds, length=_length(settings), out_of_time=over)
             hooks.save(masters.checkpoint(state))
             pace.saving_took(time.perf_counter() - started - seconds)
             seconds = time.perf_counter() - started

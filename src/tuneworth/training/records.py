@@ -77,7 +77,8 @@ class Checkpoint:
     """All that the rest of a training depends on after `step` steps, as tensors and plain values.
 
     `unimproved` counts the last evaluations in a row that brought no better score, `recent_losses` are those of the
-    last steps, and `length` is (steps, evaluate_every, settled_at) as the last evaluation settled them.
+    last steps, `length` is (steps, evaluate_every, settled_at) as the last evaluation settled them, and `out_of_time`
+    says that no time was left for another step.
     """
 
     step: int
@@ -88,6 +89,7 @@ class Checkpoint:
     unimproved: int = 0
     recent_losses: tuple[float, ...] = ()
     length: tuple[int, int, int] | None = None
+    out_of_time: bool = False
 
     @classmethod
     def fresh(cls) -> Checkpoint:
