@@ -206,6 +206,11 @@ MUTATIONS = [
         "inference", "test_law_6_rows_end",
     ),
     Mutation(
+        "reading is timed with rows that the engine has read", "evaluation/local.py",
+        "rows = examples[asked : count if whole else 2 * count] or few", "rows = examples[:count]",
+        "evaluation/test_forecasts.py", "timed",
+    ),
+    Mutation(
         "choosing among prompts goes on however long it takes", "evaluation/choosing.py",
         "if asked > _FIRST and began", "if False and began",
         "evaluation/test_choosing.py", "budget",

@@ -229,6 +229,7 @@ def test_law_51_a_score_on_cut_off_answers_is_called_cut_off_and_decides_nothing
     found = verdict([cut, tuned])
     assert (found.kind, found.winner) == ("not-enough-evidence", None)
     assert found.why[0].startswith("60.0 % of zero's answers were cut off, against 0.0 % of lora's")
+    assert "Had they been as good as its other answers" in found.why[0]
     assert "allow longer answers" in found.why[0] and found.case.artefacts == ("zero",)
     assert verdict([replace(cut, truncated=0.0), tuned]).kind == "fine-tune"
 
@@ -246,6 +247,10 @@ def test_law_51_where_hardly_an_answer_is_well_formed_nothing_is_known() -> None
     found = verdict([unread, arm("lora", "fine-tune", right(225, 250), invalid=0.0)])
     assert (found.kind, found.case.artefacts) == ("not-enough-evidence", ("zero",))
     assert "say in the prompt how the answer must look" in found.why[0]
+    assert "None of its answers was of good form" in found.why[0]
+    two = arm("zero", "prompt", right(2, 250), invalid=0.992)
+    why = verdict([two, arm("lora", "fine-tune", right(225, 250), invalid=0.0)]).why[0]
+    assert "Only 2 of its answers were of good form, too few to say" in why and "Had they" not in why
 
 
 def test_groups_widen_the_verdict() -> None:

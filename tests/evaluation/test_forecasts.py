@@ -25,6 +25,7 @@ from tuneworth.training import Hooks, Outcome
 
 FORM = PromptForm("full", "")
 ROWS = [Example(f"{i}", (Message("user", "q" * (3 + i)),), "ab", "rows.csv", 2 + i) for i in range(16)]
+MANY = [*ROWS, *(replace(row, id=f"{row.id}-again") for row in ROWS)]
 LENGTH = 30  # tokens of every answer that is not cut
 
 
@@ -41,16 +42,19 @@ def a_model() -> LocalModel:
 
 @pytest.fixture
 def local(monkeypatch: pytest.MonkeyPatch) -> LocalModel:
-    """A model on a clock: reading takes 0.5 s a row, each further token 0.2 s a pass and 0.01 s a row; the first call
-    takes 10 s more."""
+    """A model on a clock: reading takes 0.5 s a row (but none in a batch that was asked before), each further token 0.2
+    s a pass and 0.01 s a row; the first call takes 10 s more."""
     clock = SimpleNamespace(now=0.0, first=True)
+    read: set[str] = set()
 
     def answer(
         self: LocalModel, form: Any, rows: Sequence[Example], scoring: Scoring, on_done: Any = None
     ) -> list[Any]:
         tokens = min(LENGTH, scoring.max_new_tokens)
-        clock.now += 10 * clock.first + 0.5 * len(rows) + (tokens - 1) * (0.2 + 0.01 * len(rows))
+        new = {row.id for row in rows} - (read if len(rows) > 1 else set())
+        clock.now += 10 * clock.first + 0.5 * len(new) + (tokens - 1) * (0.2 + 0.01 * len(rows))
         clock.first = False
+        read.update(new)
         return [SimpleNamespace(output_tokens=tokens, text="ab", score=1.0) for _ in rows]
 
     monkeypatch.setattr(local_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
@@ -60,18 +64,25 @@ def local(monkeypatch: pytest.MonkeyPatch) -> LocalModel:
 
 
 def test_a_written_answer_is_timed_as_it_is_side_by_side_with_many(local: LocalModel) -> None:
-    rate = local.answer_rate(FORM, ROWS, scoring())
+    rate = local.answer_rate(FORM, MANY, scoring())
     assert rate.a_row == pytest.approx((16 * 0.5 + (LENGTH - 1) * 0.36) / 16)
     assert rate.once == pytest.approx(10 + 4 * 0.5 + (LENGTH - 1) * 0.24 - 4 * rate.a_row)
 
 
 def test_an_answer_that_is_to_be_learnt_is_as_long_as_those_that_teach_it(local: LocalModel) -> None:
-    assert local.answer_rate(FORM, ROWS, scoring(), 11.0).a_row == pytest.approx((16 * 0.5 + 10 * 0.36) / 16)
+    assert local.answer_rate(FORM, MANY, scoring(), 11.0).a_row == pytest.approx((16 * 0.5 + 10 * 0.36) / 16)
 
 
 def test_an_answer_that_is_chosen_is_timed_whole(local: LocalModel) -> None:
-    rate = local.answer_rate(FORM, ROWS, scoring(("a", "b")))
+    rate = local.answer_rate(FORM, MANY, scoring(("a", "b")))  # 5 rows first, then the other 16 that are timed
     assert rate.a_row == pytest.approx((16 * 0.5 + (LENGTH - 1) * 0.36) / 16)
+
+
+@pytest.mark.parametrize("labels", [("a", "b"), ()])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_few_rows_are_timed_too(local: LocalModel, labels: tuple[str, ...], count: int) -> None:
+    rate = local.answer_rate(FORM, ROWS[:count], scoring(labels))
+    assert rate.a_row > 0.2 and rate.once > 0
 
 
 @pytest.mark.parametrize("labels", [("a", "b"), ()])

@@ -9,7 +9,7 @@ from math import isfinite
 
 from tuneworth.decision.looks import confidence_after
 from tuneworth.decision.records import ArmResult, Case, Comparison, Flip, Kind, expected_after_doubling
-from tuneworth.decision.rule import UNLIKE_FORM, forgets_too_much
+from tuneworth.decision.rule import ENOUGH_WELL_FORMED, UNLIKE_FORM, forgets_too_much, well_formed
 from tuneworth.decision.wording import (
     about,
     count,
@@ -123,10 +123,17 @@ def _artefact(case: Case, arm: ArmResult) -> str:
         "invalid": "say in the prompt how the answer must look, or let only known answers be written",
     }[shares[0]]
     own = getattr(leader, shares[0]) or 0.0
+    whole = well_formed(arm)
+    if whole < ENOUGH_WELL_FORMED:
+        how_many = {0: "None of its answers was", 1: "Only 1 of its answers was"}
+        few = how_many.get(whole, f"Only {whole} of its answers were")
+        why = f"{few} of good form, too few to say how good all of them could be"
+    else:
+        why = "Had they been as good as its other answers, the verdict would be another"
     return (
         f"{percent(getattr(arm, shares[0]))} of {arm.name}'s answers were {shares[1]}, against {percent(own)} of "
-        f"{leader.name}'s. Had they been as good as its other answers, the verdict would be another, so the difference "
-        f"in score may be one of form: {cure} and run again, or leave {arm.name} out."
+        f"{leader.name}'s. {why}, so the difference in score may be one of form: {cure} and run again, or leave "
+        f"{arm.name} out."
     )
 
 

@@ -25,7 +25,8 @@ from tuneworth.task.schema import Decision
 KINDS: dict[Family, Kind] = {"fine-tune": "fine-tune", "prompt": "prompt", "classical": "simpler-model"}
 UNLIKE_FORM = 0.05
 """Arms whose shares of ill-formed answers differ by more are not compared before form is ruled out."""
-_ENOUGH_WELL_FORMED = 30
+ENOUGH_WELL_FORMED = 30
+"""Fewer answers of good form do not say how good the others would have been."""
 _SIMPLICITY: dict[Family, int] = {"classical": 0, "prompt": 1, "fine-tune": 2}
 
 
@@ -129,13 +130,17 @@ def ill_formed(arm: ArmResult) -> float:
     return max(arm.truncated or 0.0, arm.empty or 0.0, arm.invalid or 0.0)
 
 
+def well_formed(arm: ArmResult) -> int:
+    """How many answers were neither cut off nor empty nor unreadable."""
+    return round((1 - ill_formed(arm)) * len(arm.values))
+
+
 def if_well_formed(arm: ArmResult) -> float:
     """The score if ill-formed answers were as good as the others; 1 where fewer than 30 others say how good those
     are."""
-    shaped = 1 - ill_formed(arm)
-    if shaped * len(arm.values) < _ENOUGH_WELL_FORMED:
+    if well_formed(arm) < ENOUGH_WELL_FORMED:
         return 1.0
-    return min(1.0, arm.mean / shaped)
+    return min(1.0, arm.mean / (1 - ill_formed(arm)))
 
 
 def _may_be_form(arm: ArmResult, leader: ArmResult, evidence: Evidence, decision: Decision) -> bool:

@@ -46,8 +46,8 @@ from tuneworth.training.loss import row_losses, total_loss
 from tuneworth.training.records import Batches, Loss, Trainable
 
 _LATENCY_ROWS, _LATENCY_SECONDS, _LEAST_LATENCY_ROWS = 12, 5.0, 5  # asked alone; after so many seconds only the least
-_TIMED_STEPS = 8  # tokens that are written to time one
-_TIMED_TOKENS, _LEAST_TIMED = 6_000, 2  # of rows that are timed before anything starts: some ten seconds of training
+_TIMED_STEPS, _SIDE_BY_SIDE = 8, 16  # tokens that are written to time one, in as many rows
+_TIMED_TOKENS, _LEAST_TIMED = 6_000, 4  # of rows that are timed before anything starts: some ten seconds of training
 DPO_BETA = 0.1  # how strongly preferences are held to the model as it was (Rafailov et al. 2023)
 _AFTER_SECONDS = 4.0  # between a training and the end of its arm, beside answers: loading it, requests asked alone
 _TURN_ROWS = 64  # test rows of which the loss of every turn is measured
@@ -468,13 +468,18 @@ class LocalModel:
         """Measured wall seconds of answering: once for the shared beginning, and for each row.
 
         An answer that is written is timed by its parts, reading and a token more, since a token costs a row less the
-        more rows are written side by side. It is as long as `tokens`, or as the first few answers are.
+        more rows are written side by side. It is as long as `tokens`, or as the first few answers are. Reading is timed
+        with rows that were not asked before: of those that were, the engine keeps what it computed.
         """
         room = self.folder.context_tokens
         whole = scoring.chooses or scoring.kind == "preference"
         prompts = [self._asked(form, example, room)[0] for example in examples]
-        examples = examples[: timed_rows(prompts, _TIMED_TOKENS if whole else _TIMED_TOKENS // 3)]  # read three times
-        few = examples[: max(1, len(examples) // 4)]
+        count = timed_rows(prompts, _TIMED_TOKENS if whole else _TIMED_TOKENS // 4)  # read up to four times
+        if not whole:
+            count = max(1, min(_SIDE_BY_SIDE, count, len(examples) // 2))
+        few = examples[: max(1, count // 4)]
+        asked = len(few) if whole else count
+        rows = examples[asked : count if whole else 2 * count] or few
 
         def timed(rows: Sequence[Example], most: int) -> tuple[float, float]:
             start = time.perf_counter()
@@ -483,13 +488,13 @@ class LocalModel:
 
         first, written = timed(few, scoring.max_new_tokens if whole or tokens is None else 1)
         if whole:
-            a_row = timed(examples, scoring.max_new_tokens)[0] / len(examples)
+            a_row = timed(rows, scoring.max_new_tokens)[0] / len(rows)
         else:
             written = written if tokens is None else tokens
-            timed(examples, 1)  # by then the shared beginning is kept, and kernels are made for so many rows
-            (reading, _), (more, length) = timed(examples, 1), timed(examples, 1 + _TIMED_STEPS)
-            a_token = max(0.0, more - reading) / max(1.0, length - 1)
-            a_row = (reading + (max(1.0, written) - 1) * a_token) / len(examples)
+            timed(examples[:asked], 1)  # by then the shared beginning is kept, and kernels are made for so many rows
+            reading, (again, _), (more, length) = timed(rows, 1)[0], timed(rows, 1), timed(rows, 1 + _TIMED_STEPS)
+            a_token = max(0.0, more - again) / max(1.0, length - 1)
+            a_row = (reading + (max(1.0, written) - 1) * a_token) / len(rows)
         # What the first few took beside reading and writing themselves.
         return Rate(once=max(0.0, first - len(few) * a_row), a_row=a_row)
 

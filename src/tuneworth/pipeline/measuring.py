@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tuneworth.plan import (
 )
 from tuneworth.rendering.tools import reply_text
 
-_MEASURED_ROWS_OF_TEXT = 16
+_MEASURED_ROWS = 32
 
 
 def recipe_of(settings: Mapping[str, Any], all_weights: bool, seed: int, start: Path | None = None) -> Recipe:
@@ -90,10 +91,17 @@ def training_rates(
 
 
 def _sample(bench: Bench) -> tuple[Example, ...]:
-    """The rows with which arms are timed."""
-    if not bench.scoring.chooses:
-        return bench.validation[:_MEASURED_ROWS_OF_TEXT]
-    return bench.validation[: 16 if bench.task.budget < 150 else 32]
+    """The rows with which arms are timed. Rows of one group, the turns of one conversation, begin alike, which answers
+    side by side do not gain from: one of each group comes first, then the second of each.
+    """
+    place: Counter[str] = Counter()
+    turns = []
+    for row in bench.validation:
+        turns.append(place[row.group or row.id])
+        place[row.group or row.id] += 1
+    apart = [bench.validation[at] for at in sorted(range(len(turns)), key=turns.__getitem__)]
+    most = _MEASURED_ROWS // 2 if bench.scoring.chooses and bench.task.budget < 150 else _MEASURED_ROWS
+    return tuple(apart[:most])
 
 
 def _learnt_tokens(work: Workshop, bench: Bench) -> float | None:
