@@ -135,3 +135,24 @@ def test_what_a_training_is_timed_by_are_whole_steps_of_the_loop_and_the_second_
 
     monkeypatch.setattr("tuneworth.evaluation.forecast.train", train)
     assert training_rate(a_model(), FORM, ROWS, "generation", 4, Recipe("lora", 2, 4, 0), 4096) == 0.5
+
+
+def test_what_pairs_take_before_the_first_step_is_part_of_a_trainings_time(
+    local: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    def train(*given: Any, **more: Any) -> Outcome:
+        seen.append(given[3].maximum_seconds)
+        return Outcome(1, 1, 0.0, 0.0, "steps")
+
+    def with_reference(*given: Any) -> list[Any]:
+        local.answer(FORM, ROWS[:2], replace(scoring(), max_new_tokens=1))  # 11 s, then 1 s
+        return []
+
+    monkeypatch.setattr(local_module, "train", train)
+    monkeypatch.setattr(local_module, "with_reference", with_reference)
+    with local.tuned(Recipe("lora", 2, 4, 0)):
+        chosen = replace(settings(steps=1), maximum_seconds=60.0)
+        local.fit_preferences([], [], 0.1, Fit(chosen, scoring(), lambda record: None, lambda checkpoint: None))
+    assert seen[0] <= 60.0 - 11.0

@@ -425,12 +425,15 @@ class LocalModel:
 
     def fit_preferences(self, pairs: Sequence[Pair], validation: Sequence[Pair], beta: float, fit: Fit) -> Outcome:
         """Train on pairs (DPO) held to the model as it is now; the best step prefers most of `validation` rightly."""
-        model, most = self._on().model, fit.settings.maximum_tokens
+        model, most, began = self._on().model, fit.settings.maximum_tokens, time.perf_counter()
         rows, held_out = (with_reference(model, part, most, self._device) for part in (pairs, validation))
 
         def evaluate() -> dict[str, float]:
             return preference_scores(model, held_out, beta, most, self._device)
 
+        # What the model says of the pairs as it is now is part of the training's time.
+        left = max(1.0, fit.settings.maximum_seconds - (time.perf_counter() - began))
+        fit = replace(fit, settings=replace(fit.settings, maximum_seconds=left))
         return self._train(rows, preference_loss(beta), pair_packs, evaluate, fit)
 
     def _train(
