@@ -2,10 +2,10 @@
 
 Each case trains two steps in a process of its own, with the loop, the losses and the checkpoints of a real training,
 and reads the process's peak resident memory (VmHWM; Linux). Models are random weights in the shapes of the catalogue,
-and the embedded one. Time: after that, as a plan does, real steps with a rate of zero are timed, of a quarter of the batch,
-of half of it and of all of it, while that stays under 10 s; a batch that was not reached is predicted from the last two
-by the operations of the formula. `--most-gb` leaves out what the machine has no room for; `--only WORD` picks cases by
-name.
+and the embedded one. Time: after that, as a plan does, real steps with a rate of zero are timed, of a quarter of the
+batch, of half of it and of all of it, while that stays under 10 s; a batch that was not reached is predicted from the
+last two by the operations of the formula. `--most-gb` leaves out what the machine has no room for; `--only WORD` picks
+cases by name.
 """
 
 from __future__ import annotations

@@ -211,6 +211,20 @@ MUTATIONS = [
         "evaluation/test_forecasts.py", "timed",
     ),
     Mutation(
+        "a prompting arm is not told its time", "pipeline/running.py",
+        "forms, _planned(plan, arm.name))", "forms)", "pipeline/test_budget_kept.py", "told_its_time",
+    ),
+    Mutation(
+        "rows that are timed are of one conversation", "pipeline/measuring.py",
+        "sorted(range(len(turns)), key=turns.__getitem__)", "range(len(turns))",
+        "pipeline/test_budget_kept.py", "one_conversation",
+    ),
+    Mutation(
+        "what pairs take before the first step is not counted", "evaluation/local.py",
+        "fit.settings.maximum_seconds - (time.perf_counter() - began)", "fit.settings.maximum_seconds",
+        "evaluation/test_forecasts.py", "pairs_take",
+    ),
+    Mutation(
         "choosing among prompts goes on however long it takes", "evaluation/choosing.py",
         "if asked > _FIRST and began", "if False and began",
         "evaluation/test_choosing.py", "budget",

@@ -191,6 +191,15 @@ def test_compiled_kernels_are_kept_in_the_folder_that_is_named_whatever_was_impo
     assert any(kept.rglob("*.so"))
 
 
+@pytest.mark.parametrize(("version", "known"), [("10", False), ("11", True), ("14.2.0", True), ("none", False)])
+def test_what_an_old_compiler_knows_is_tried_out(tmp_path: Path, version: str, known: bool) -> None:
+    compiler = tmp_path / "c++"
+    compiler.write_text(f"#!/bin/sh\necho {version}\n", "utf-8")
+    compiler.chmod(0o755)
+    assert kernels._knows_all_instructions(str(compiler)) is known
+    assert not kernels._knows_all_instructions(str(tmp_path / "absent"))
+
+
 def test_a_kernel_that_cannot_be_compiled_still_computes(tmp_path: Path) -> None:
     script = """if True:
         import torch

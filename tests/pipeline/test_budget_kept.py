@@ -16,7 +16,7 @@ from tiny import tiny_model, write_tokenizer
 from tuneworth.console import ConsoleWatcher
 from tuneworth.errors import InputError
 from tuneworth.evaluation.watching import Silent
-from tuneworth.pipeline import running
+from tuneworth.pipeline import measuring, running
 from tuneworth.pipeline.ladder import ARMS
 from tuneworth.pipeline.preparing import read_splits
 from tuneworth.pipeline.trainable import trainable
@@ -89,6 +89,40 @@ def test_a_dear_prompt_whose_time_is_gone_is_not_begun_either() -> None:
     }
     assert running._too_late(work(60), plan, "retrieved") is None
     assert "0 s of the budget are left of 20 s" in str(running._too_late(work(90), plan, "retrieved"))
+
+
+def test_a_prompting_arm_is_told_its_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plan = {
+        "budget": {"few-shot": 12.5},
+        "trainings": {},
+        "forms": {"few-shot": 2},
+        "skipped": {},
+        "settings": {},
+        "test_rows": 9,
+    }
+    write_json(tmp_path / "plan.json", plan)
+    told: list[Any] = []
+    monkeypatch.setattr(running, "prompt_arm", lambda *given: told.append(given))
+    monkeypatch.setattr("tuneworth.pipeline.ladder.few_shot", lambda bench: ["four", "sixteen"])
+    at = SimpleNamespace(
+        started=None, task=SimpleNamespace(arms="auto"), bench=lambda rows: SimpleNamespace(), model_of=lambda arm: "m",
+        folder=SimpleNamespace(plan=tmp_path / "plan.json"), splits=SimpleNamespace(kind="classification"),
+    )  # fmt: skip
+    running.run_arm(at, ARMS["few-shot"])  # type: ignore[arg-type]
+    assert told[0][1:] == ("few-shot", "m", ["four", "sixteen"], 12.5)
+
+
+def test_rows_of_one_conversation_are_not_timed_side_by_side() -> None:
+    rows = tuple(SimpleNamespace(id=f"{n}", group=f"talk {n // 3}") for n in range(60))
+    scoring = SimpleNamespace(chooses=False)
+    bench: Any = SimpleNamespace(validation=rows, scoring=scoring, task=SimpleNamespace(budget=600.0))
+    found = measuring._sample(bench)
+    assert len(found) == 32
+    assert len({row.group for row in found[:20]}) == 20  # one of each of the 20 first
+    alone: Any = SimpleNamespace(
+        **{**vars(bench), "validation": tuple(SimpleNamespace(id=r.id, group=None) for r in rows)}
+    )
+    assert [row.id for row in measuring._sample(alone)] == [f"{n}" for n in range(32)]
 
 
 def test_a_training_that_the_plan_left_out_has_its_turn_when_the_stages_before_it_were_quick(tmp_path: Path) -> None:
