@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from tuneworth import console
+from tuneworth import cli, console
 from tuneworth.console import ConsoleWatcher
 
 
@@ -66,3 +67,11 @@ def test_a_warning_and_an_evaluation_are_lines_that_stay() -> None:
     watcher.record({"step": 9, "warning": "the loss or its gradient is not finite at step 9"})
     assert "warning at step 9: the loss or its gradient is not finite" in file.getvalue()
     assert "step 8 of 12: validation score 0.750, loss 0.500" in file.getvalue()
+
+
+def test_libraries_are_loaded_without_the_collector_which_is_on_again_whatever_happens() -> None:
+    with pytest.raises(ImportError), cli._loading():
+        assert not gc.isenabled()
+        raise ImportError("a part is missing")
+    assert gc.isenabled()
+    gc.unfreeze()

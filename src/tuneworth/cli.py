@@ -304,7 +304,7 @@ def _stage(
 
 @contextmanager
 def _loading() -> Iterator[None]:
-    """Libraries are a million objects that stay: looking through them for garbage is a quarter of the time to load."""
+    """Libraries are objects that stay: looking through them for garbage is a quarter of the time to load them."""
     gc.disable()
     try:
         yield
