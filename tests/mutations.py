@@ -161,6 +161,16 @@ MUTATIONS = [
         "models", "test_law_3_and_30",
     ),
     Mutation(
+        "what pairs are held to is read outside the plan", "plan/budget.py",
+        "read = rows.train + rows.validation if self.read_first else 0", "read = 0",
+        "plan", "test_what_pairs_are_held_to",
+    ),
+    Mutation(
+        "a training on pairs is planned as one on answers", "pipeline/measuring.py",
+        "read_first=bench.read_first", "read_first=False",
+        "kinds", "test_a_kind_runs_from_file_to_report",
+    ),
+    Mutation(
         "the budget that would do for a training is guessed", "plan/budget.py",
         "for budget in longer if arm in at(budget).trainings", "for budget in longer",
         "plan", "test_the_budget_that_is_said",
@@ -228,6 +238,16 @@ MUTATIONS = [
         "choosing among prompts goes on however long it takes", "evaluation/choosing.py",
         "if asked > _FIRST and began", "if False and began",
         "evaluation/test_choosing.py", "budget",
+    ),
+    Mutation(
+        "a prompt that is far slower than planned takes the time of a training", "evaluation/prompted.py",
+        "if needed <= most:", "if True:",
+        "evaluation/test_choosing.py", "left_out",
+    ),
+    Mutation(
+        "a slow prompt is not told what is left for it", "pipeline/running.py",
+        "forms, _planned(plan, arm.name), most)", "forms, _planned(plan, arm.name))",
+        "pipeline/test_budget_kept.py", "told_its_time",
     ),
     Mutation(
         "a kernel is compiled for the length that it meets first", "models/kernels.py",

@@ -17,10 +17,11 @@ from tuneworth.evaluation.arms import Bench
 from tuneworth.evaluation.choosing import choose
 from tuneworth.evaluation.local import Scoring
 from tuneworth.evaluation.metrics import choose_metric
+from tuneworth.evaluation.prompted import prompt_arm
 from tuneworth.evaluation.records import RawAnswer
 from tuneworth.evaluation.watching import Silent
 from tuneworth.plan import rows_asked
-from tuneworth.store.run import RunFolder
+from tuneworth.store.run import RunFolder, read_arm
 from tuneworth.task import Task
 
 LABELS = ("late", "pay")
@@ -43,6 +44,7 @@ class Model:
     once: float = 0.0
     now: float = 0.0
     asked: dict[str, list[str]] = field(default_factory=dict)
+    name: str = "slow"
 
     def answer(
         self, form: Form, examples: Sequence[Example], scoring: Scoring, on_done: Callable[[int], None]
@@ -127,6 +129,19 @@ def test_a_budget_is_kept_where_rows_take_longer_than_planned(tmp_path: Path, ti
         assert len(counts) == 1 and 16 < counts.pop() < VALIDATION
         assert sorted(model.asked["poor"]) == sorted(model.asked["good"])
         assert isinstance(at.watcher, Notes) and "more than planned" in at.watcher.said[0]
+
+
+def test_a_prompt_that_would_take_the_time_of_what_comes_after_is_left_out_and_says_why(
+    tmp_path: Path, timed: Callable[[Model], Any]
+) -> None:
+    model, at = timed(Model(1.0)), bench(tmp_path)
+    prompt_arm(at, "few-shot", model, FORMS, 40.0, 100.0)  # 64 answers choose, 50 more are test
+    record = read_arm(at.folder, "few-shot")
+    assert record["status"] == "skipped"
+    assert record["why"] == (
+        "40 s were planned for it, and it would take 114 s, since a row takes 1 s; a budget 15s longer would do"
+    )
+    assert not any(name.startswith("t") for asked in model.asked.values() for name in asked)
 
 
 def test_what_a_prompt_shares_is_no_reason_to_choose_by_fewer_rows(

@@ -81,5 +81,7 @@ def test_a_kind_runs_from_file_to_report(kind: str, model: Path, tmp_path: Path)
         scores = [json.loads(line)["score"] for line in lines]
         assert record["score"] == pytest.approx(sum(scores) / len(scores))
     assert done.report.read_text().startswith("<!doctype html>")
+    # What holds a training on preferences is read before its first step, and planned.
+    assert (done.plan["trainings"]["lora-short"]["reading_seconds"] > 0) == (kind == "preference")
     if kind == "extraction":
         is_held_to_its_schema(done, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ PLAN = {
 
 def work(spent: float | None, budget: float = 360.0) -> Any:
     started = None if spent is None else time.monotonic() - spent
-    return SimpleNamespace(started=started, task=SimpleNamespace(budget=budget))
+    return SimpleNamespace(started=started, task=SimpleNamespace(budget=budget, arms="auto"))
 
 
 @pytest.mark.parametrize(("spent", "wanted"), [(60, 250), (40, 270), (130, 180), (305, 5)])
@@ -105,11 +106,25 @@ def test_a_prompting_arm_is_told_its_time(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(running, "prompt_arm", lambda *given: told.append(given))
     monkeypatch.setattr("tuneworth.pipeline.ladder.few_shot", lambda bench: ["four", "sixteen"])
     at = SimpleNamespace(
-        started=None, task=SimpleNamespace(arms="auto"), bench=lambda rows: SimpleNamespace(), model_of=lambda arm: "m",
-        folder=SimpleNamespace(plan=tmp_path / "plan.json"), splits=SimpleNamespace(kind="classification"),
+        started=None, task=SimpleNamespace(arms="auto", budget=60.0), bench=lambda rows: SimpleNamespace(),
+        model_of=lambda arm: "m", folder=SimpleNamespace(plan=tmp_path / "plan.json"),
+        splits=SimpleNamespace(kind="classification"),
     )  # fmt: skip
     running.run_arm(at, ARMS["few-shot"])  # type: ignore[arg-type]
-    assert told[0][1:] == ("few-shot", "m", ["four", "sixteen"], 12.5)
+    assert told[0][1:] == ("few-shot", "m", ["four", "sixteen"], 12.5, math.inf)
+
+
+def test_a_slow_prompt_may_take_what_is_left_beside_later_stages_and_a_tenth_of_the_budget() -> None:
+    # Of 360 s, 280 are for trainings and 10 for half of the reserve.
+    plan = {
+        **PLAN,
+        "budget": {"before": 30.0, "few-shot": 20.0, "lora-short": 250.0, "lora-full": 30.0, "reserve": 20.0},
+    }
+    assert running._most_seconds(work(20), plan, "few-shot") == pytest.approx(50 + 36, abs=1)
+    assert running._most_seconds(work(120), plan, "few-shot") == pytest.approx(20 + 36)  # as planned, and a tenth
+    named = work(120)
+    named.task.arms = ("few-shot",)
+    assert running._most_seconds(named, plan, "few-shot") == math.inf
 
 
 def test_rows_of_one_conversation_are_not_timed_side_by_side() -> None:

@@ -143,6 +143,24 @@ def test_test_rows_make_room_for_a_first_training_that_just_misses_its_least() -
     assert full[329].test_rows > first.test_rows
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_what_pairs_are_held_to_is_read_before_the_first_step_and_takes_its_part_of_the_budget(seeds: int) -> None:
+    def first(budget: float, plan: Rates) -> Trained:
+        return allot(budget, 10, ROWS, plan, {"lora-short": (4.0, 16)}, PROMPTS, seeds).trainings["lora-short"]
+
+    pairs = replace(rates(), read_first=True)
+    reading = 0.45 * (1000 + 100) * 0.05 * 1.12
+    # Where all epochs fit, the pass comes on top of them; where not, it is steps that are given up for it.
+    whole, more = first(3000, rates()), first(3000, pairs)
+    assert (whole.steps, whole.reading_seconds) == (more.steps, 0.0)
+    assert more.reading_seconds == pytest.approx(reading)
+    assert more.seconds - whole.seconds == pytest.approx(seeds * reading)
+    part, fewer = first(170 * seeds, rates()), first(170 * seeds, pairs)
+    assert (part.steps - fewer.steps) * 16 * 0.05 * 1.12 == pytest.approx(reading, abs=16 * 0.05 * 1.12)
+    assert fewer.steps_in(fewer.seconds, seeds) == fewer.steps
+    assert fewer.steps_in(fewer.seconds + seeds * 10 * 16 * 0.05 * 1.12, seeds) == fewer.steps + 10
+
+
 def test_a_budget_that_cannot_ask_every_prompt_leaves_out_the_dearest_and_says_what_would_do() -> None:
     dear = Rates({**rates().answer, "few-shot": Rate(once=1.0, a_row=5.0)}, rates().train, rates().classical)
     plan = allot(200, 10, ROWS, dear, WANTED, PROMPTS)

@@ -51,6 +51,11 @@ class Bench:
         """The labels of which each row has one; none for other kinds."""
         return self.scoring.labels if self.kind == "classification" else ()
 
+    @property
+    def read_first(self) -> bool:
+        """Whether a training reads all its rows once before the first step: what holds it on preferences."""
+        return self.kind == "preference"
+
     def form(self, name: str) -> PromptForm:
         """A prompt form of this task."""
         return prompt_form(name, self.task, self.kind, self.scoring.labels, self.told)

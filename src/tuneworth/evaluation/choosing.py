@@ -29,7 +29,7 @@ class Choice:
     """The form that was best, every form with its score and the validation rows it was asked, and what that took.
 
     `usd` is what the answers cost beside this machine's time, None where that is not known; `failed` counts rows that
-    could not be asked.
+    could not be asked; `a_row` is the wall seconds of one more row, 0 when there was nothing to choose.
     """
 
     form: Form
@@ -37,6 +37,7 @@ class Choice:
     seconds: float
     usd: float | None
     failed: int
+    a_row: float = 0.0
 
     @property
     def score(self) -> float | None:
@@ -80,6 +81,7 @@ def choose(bench: Bench, name: str, model: Answerer, forms: Sequence[Form], seco
         time.perf_counter() - start,
         model.usd([raw_of(answer) for answer in every]),
         sum(answer.error is not None for answer in every),
+        a_row,
     )
 
 

@@ -56,7 +56,7 @@ def measure(work: Workshop, bench: Bench, settings: TrainingPlan, most_tokens: i
         work.watcher.advance(2)
     # Fitting grows with rows and labels; BANKING77 (9,800 rows, 77 labels) takes 11 to 15 s on one core.
     classical = 1.0 + 2.5e-5 * len(bench.train) * max(2, len(bench.scoring.labels)) if CLASSICAL in arms else 0.0
-    return Rates(answer, train, classical)
+    return Rates(answer, train, classical, read_first=bench.read_first)
 
 
 def _rate_there(work: Workshop, bench: Bench, arm: Arm, known: Mapping[str, Rate]) -> Rate:

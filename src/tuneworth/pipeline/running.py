@@ -49,6 +49,7 @@ from tuneworth.training import Settings
 
 STAGES = ("audit", "split", "plan", "baseline", "train", "evaluate", "probe", "decide", "report")
 _LEAST_SHARE = 0.25  # of its planned time, with which a training is still begun
+_LENT_SHARE = 0.1  # of the budget, which a prompt that is slower than planned may take from what comes after it
 
 
 def run(
@@ -150,7 +151,8 @@ def run_arm(work: Workshop, arm: Arm) -> None:
         leave_out(bench, arm.name, arm.family, why, model=work.model_of(arm).name)
     elif arm.asked:
         forms = arm.asked.forms(work, bench)[: plan["forms"][arm.name]]
-        prompt_arm(bench, arm.name, work.model_of(arm), forms, _planned(plan, arm.name))
+        most = _most_seconds(work, plan, arm.name)
+        prompt_arm(bench, arm.name, work.model_of(arm), forms, _planned(plan, arm.name), most)
     elif arm.taught and arm.taught.distils:
         try:
             before = teach(work, bench, arm.name, plan["taught"])
@@ -271,6 +273,13 @@ def _seconds_left(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
     later = sum(budget[stage] for stage in stages[stages.index(name) + 1 :]) if name in stages else 0.0
     spent = time.monotonic() - work.started
     return float(work.task.budget - spent - later - 0.5 * budget["reserve"])
+
+
+def _most_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
+    """What a prompting arm may take at most; one that the user named is asked however long it takes."""
+    if work.task.arms != "auto":
+        return math.inf
+    return max(_planned(plan, name), _seconds_left(work, plan, name)) + _LENT_SHARE * work.task.budget
 
 
 def _waiting_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> float:

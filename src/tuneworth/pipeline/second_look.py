@@ -28,7 +28,7 @@ def second_look(work: Workshop, bench: Bench, plan: Mapping[str, Any], arm: Arm)
         return plan
     answer, train = (float(rate["value"]) for rate in rates if rate is not None)
     epochs, batch_size = float(settings["epochs"]["value"]), int(settings["batch_size"]["value"])
-    course = Course(epochs, batch_size, work.task.training.seeds, Rate(0.0, answer), train)
+    course = Course(epochs, batch_size, work.task.training.seeds, Rate(0.0, answer), train, bench.read_first)
     rows = Rows(len(bench.train), len(bench.validation), plan["test_rows"])
     budget, total, spent = plan["budget"], work.task.budget, time.monotonic() - work.started
     names = list(arms_of(work.task))

@@ -132,9 +132,10 @@ def pace_of(work: Workshop, left_seconds: float) -> Pace:
     tokens = memory_of(work, bench, settings).micro_batch_tokens
     answer, train = training_rates(work, bench, settings, first_taught(work.task), tokens, roughly=True)
     epochs, seeds = float(settings.epochs.value), work.task.training.seeds
-    course = Course(epochs, int(settings.batch_size.value), seeds, answer, train)
+    course = Course(epochs, int(settings.batch_size.value), seeds, answer, train, bench.read_first)
     whole = epochs * len(bench.train) * train * seeds
-    whole += course.looking(Rows(len(bench.train), len(bench.validation), 0))
+    rows = Rows(len(bench.train), len(bench.validation), 0)
+    whole += course.looking(rows) + course.reading(rows)
     return Pace(load, train, answer.a_row, min(whole, _TRAINED_SHARE * max(0.0, left_seconds)))
 
 

@@ -62,17 +62,20 @@ def looks_seconds(answer: Rate, train: float, rows: int, looks: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Measured: `answer` by arm, `train` in seconds per row by arm, `classical` in seconds for its whole arm."""
+    """Measured: `answer` by arm, `train` in seconds per row by arm, `classical` in seconds for its whole arm.
+    `read_first`: see Course."""
 
     answer: Mapping[str, Rate]
     train: Mapping[str, float]
     classical: float
+    read_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A training that is afforded: optimiser steps and the epochs that they make, of each seed; `seconds` of all seeds,
-    evaluations included, and of one evaluation; `evaluations` are those of each seed.
+    evaluations included, of one evaluation, and of what each seed reads before its first step; `evaluations` are those
+    of each seed.
     """
 
     steps: int
@@ -80,11 +83,12 @@ class Trained:
     seconds: float
     evaluation_seconds: float
     evaluations: int = EVALUATIONS
+    reading_seconds: float = 0.0
 
     def steps_in(self, seconds: float, seeds: int) -> int:
         """How many steps fit into other `seconds`."""
-        looking = self.evaluations * seeds * self.evaluation_seconds
-        return max(1, int((seconds - looking) / (self.seconds - looking) * self.steps + 1e-6))
+        beside = seeds * (self.evaluations * self.evaluation_seconds + self.reading_seconds)
+        return max(1, int((seconds - beside) / (self.seconds - beside) * self.steps + 1e-6))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +176,7 @@ def _allot(
         )
     rows = replace(rows, test=test_rows)
     courses = {
-        arm: Course(epochs, batch_size, seeds, rates.answer[arm], rates.train[arm])
+        arm: Course(epochs, batch_size, seeds, rates.answer[arm], rates.train[arm], rates.read_first)
         for arm, (epochs, batch_size) in wanted.items()
     }
     rows = _for_the_first(left, needed, next(iter(courses.values()), None), rates, rows)
@@ -208,13 +212,16 @@ def _allot(
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A training that is wanted, and the measured rates of its arm."""
+    """A training that is wanted, and the measured rates of its arm. `read_first` where all rows are read once before
+    the first step: what the model says of pairs as it is holds a training on preferences.
+    """
 
     epochs: float
     batch_size: int
     seeds: int
     answer: Rate
     train: float
+    read_first: bool = False
 
     @property
     def a_step(self) -> float:
@@ -227,9 +234,15 @@ class Course:
         """Seconds of all looks at validation."""
         return looks_seconds(self.answer, self.train, rows.validation, evaluations * self.seeds)
 
+    def reading(self, rows: Rows) -> float:
+        """Seconds of what is read before the first steps."""
+        read = rows.train + rows.validation if self.read_first else 0
+        return self.seeds * read * FORWARD_SHARE * self.train * _SLACK
+
     def wish(self, rows: Rows) -> float:
         """Seconds of the whole training as it is wanted, and of answering test."""
-        return self.steps(rows) * self.a_step + self.looking(rows) + self.answer.seconds(rows.test)
+        beside = self.reading(rows) + self.looking(rows) + self.answer.seconds(rows.test)
+        return self.steps(rows) * self.a_step + beside
 
     def least_steps(self, rows: Rows) -> int:
         """Steps with which a training is worth its time. A set so small that it needs fewer is trained as asked."""
@@ -240,21 +253,23 @@ class Course:
         """As much of it as `left` seconds afford, with fewer looks at validation if there is no other way, or why that
         is too little.
         """
+        reading = self.reading(rows)
         for looks in _LOOKS:
             looking = self.looking(rows, looks)
-            room = left - self.answer.seconds(rows.test) - looking
+            room = left - self.answer.seconds(rows.test) - looking - reading
             steps = min(self.steps(rows), int(room / self.a_step))
             if steps >= self.least_steps(rows):
                 break
         else:
             steps = self.least_steps(rows)
+            first = "reading all pairs first, " if self.read_first else ""
             return (
                 f"the budget leaves {max(0.0, left):.0f} s for this training, {steps} steps "
-                f"({steps * self.batch_size / rows.train:.1f} epochs) need {steps * self.a_step:.0f} s, looking at "
-                f"validation and answering test {left - room:.0f} s"
+                f"({steps * self.batch_size / rows.train:.1f} epochs) need {steps * self.a_step:.0f} s, {first}looking "
+                f"at validation and answering test {left - room:.0f} s"
             )
         epochs, a_look = steps * self.batch_size / rows.train, looking / looks / self.seeds
-        return Trained(steps, epochs, steps * self.a_step + looking, a_look, looks)
+        return Trained(steps, epochs, steps * self.a_step + looking + reading, a_look, looks, reading / self.seeds)
 
 
 def _too_dear(seconds: float, room: float, budget_seconds: float) -> str:
