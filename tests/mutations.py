@@ -222,7 +222,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a prompting arm is not told its time", "pipeline/running.py",
-        "forms, _planned(plan, arm.name))", "forms)", "pipeline/test_budget_kept.py", "told_its_time",
+        "forms, _planned(plan, arm.name), most)", "forms)", "pipeline/test_budget_kept.py", "told_its_time",
     ),
     Mutation(
         "rows that are timed are of one conversation", "pipeline/measuring.py",
