@@ -245,6 +245,11 @@ MUTATIONS = [
         "evaluation/test_choosing.py", "left_out",
     ),
     Mutation(
+        "a prompt is left out for what its first rows pay for all", "evaluation/choosing.py",
+        "a_row if asked > _FIRST else 0.0", "a_row",
+        "evaluation/test_choosing.py", "where_few_rows_choose",
+    ),
+    Mutation(
         "a slow prompt is not told what is left for it", "pipeline/running.py",
         "forms, _planned(plan, arm.name), most)", "forms, _planned(plan, arm.name))",
         "pipeline/test_budget_kept.py", "told_its_time",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,6 +142,14 @@ def test_a_prompt_that_would_take_the_time_of_what_comes_after_is_left_out_and_s
         "40 s were planned for it, and it would take 114 s, since a row takes 1 s; a budget 15s longer would do"
     )
     assert not any(name.startswith("t") for asked in model.asked.values() for name in asked)
+
+
+def test_what_a_prompt_shares_is_no_reason_to_leave_it_out_where_few_rows_choose(
+    tmp_path: Path, timed: Callable[[Model], Any]
+) -> None:
+    at = replace(bench(tmp_path), validation=rows("v", 10))
+    assert choose(at, "few-shot", timed(Model(0.1, once=50.0)), FORMS, 300.0).a_row == 0
+    assert choose(bench(tmp_path), "few-shot", timed(Model(0.1, once=50.0)), FORMS, 300.0).a_row == pytest.approx(0.1)
 
 
 def test_what_a_prompt_shares_is_no_reason_to_choose_by_fewer_rows(

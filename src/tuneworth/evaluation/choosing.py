@@ -29,7 +29,8 @@ class Choice:
     """The form that was best, every form with its score and the validation rows it was asked, and what that took.
 
     `usd` is what the answers cost beside this machine's time, None where that is not known; `failed` counts rows that
-    could not be asked; `a_row` is the wall seconds of one more row, 0 when there was nothing to choose.
+    could not be asked; `a_row` is the wall seconds of one more row, 0 where too few were asked to know: the first of
+    them pay for what all prompts share.
     """
 
     form: Form
@@ -81,7 +82,7 @@ def choose(bench: Bench, name: str, model: Answerer, forms: Sequence[Form], seco
         time.perf_counter() - start,
         model.usd([raw_of(answer) for answer in every]),
         sum(answer.error is not None for answer in every),
-        a_row,
+        a_row if asked > _FIRST else 0.0,
     )
 
 
