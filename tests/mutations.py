@@ -279,8 +279,8 @@ MUTATIONS = [
     ),
     Mutation(
         "kept beginnings outlive a change of weights", "inference/engine.py",
-        "        if self._decoder.refresh():\n            self._prefixes.clear()\n        return Batch(",
-        "        self._decoder.refresh()\n        return Batch(",
+        "        if self._decoder.refresh():\n            self._prefixes.clear()\n        # A lone answer",
+        "        self._decoder.refresh()\n        # A lone answer",
         "inference", "test_kept_beginnings_go",
     ),
     Mutation(
@@ -951,6 +951,17 @@ MUTATIONS = [
         "test rows make no room for the first training", "plan/budget.py",
         "for share in _TEST_ROWS_KEPT if course is not None else ():", "for share in ():",
         "plan", "test_test_rows_make_room_for_a_first_training",
+    ),
+    Mutation(
+        "a row of several sees what an earlier row left behind", "models/kernels.py",
+        "(places > ends[:, None])[:, None, None]", "(places > ends.max())[None, None, None]",
+        "models", "test_law_6_rows_side_by_side",
+    ),
+    Mutation(
+        "shared keys are weighed without the own ones", "models/kernels.py",
+        "share = 1 / (own.sum(-1, keepdim=True) + shared.sum(-1, keepdim=True))\n    seen",
+        "share = 1 / shared.sum(-1, keepdim=True)\n    seen",
+        "models", "test_law_6_rows_side_by_side",
     ),
     Mutation(
         "a lone token sees one key too few", "models/single.py",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tuneworth.models.attention import Branches, attend_rows, padded_slots
+from tuneworth.models.kernels import attend_one_each, attend_one_each_of_both, kernels_compiled, rotate
 from tuneworth.models.single import Slots
 
 
@@ -74,8 +75,9 @@ class RowCache:
     """The layout of rows behind a shared prefix. Rows join at the end and leave from anywhere; each pass feeds some
     tokens to neighbouring rows, which then stay in the cache."""
 
-    def __init__(self, prefix: Prefix, device: str) -> None:
-        """No rows yet."""
+    def __init__(self, prefix: Prefix, device: str, *, many_passes: bool = False) -> None:
+        """No rows yet. Kernels for passes of one token a row take half a second to load: `many_passes` pay for it."""
+        self._many_passes = many_passes
         self.prefix = prefix
         self.device = device
         self._keys: list[Tensor] = []  # a layer's [B, K, S, D]
@@ -85,6 +87,7 @@ class RowCache:
         self._first = self._longest = 0
         self._branches: Branches | None = None
         self._fill: Tensor | None = None
+        self._ones: Tensor | None = None  # the slots in use, when a pass is one token of each of several rows
         self._back = self._starts = self._row = self._place = torch.zeros(0, dtype=torch.long)
 
     def reserve(self, rows: int, slots: int) -> None:
@@ -135,6 +138,9 @@ class RowCache:
         rows = torch.arange(first, first + len(counts))
         self._row = torch.repeat_interleave(rows, torch.tensor(counts)).to(self.device)
         self._place = torch.tensor(places, device=self.device)
+        ones = first == 0 and len(counts) > 1 and max(counts) == 1
+        compiled = self._many_passes and self.device == "cpu" and kernels_compiled()
+        self._ones = torch.arange(self._longest) if ones and compiled else None
         return [self.prefix.tokens + place for place in places]
 
     def feed_branches(self, tokens: Sequence[Sequence[Branch]], key_positions: Sequence[Sequence[int]]) -> list[int]:
@@ -153,6 +159,7 @@ class RowCache:
                 seen[row, place, : branch.stem] = True
                 places[row, place] = branch.position
             seen[row, len(branches) :, 0] = True  # padding sees something, so that nothing is divided by zero
+        self._ones = None
         self._branches = Branches(seen.to(self.device), places.to(self.device), keys.to(self.device))
         return [self.prefix.tokens + branch.position for row in tokens for branch in row]
 
@@ -188,6 +195,41 @@ class RowCache:
             branches=self._branches,
         ).flatten(0, 1)
         return (out if self._fill is None else out.index_select(0, self._back))[None]
+
+    def attend_wide(
+        self,
+        layer: int,
+        wide: Tensor,
+        angles: tuple[Tensor, Tensor] | None,
+        shape: tuple[int, int],
+        scaling: float,
+        window: int | None,
+    ) -> Tensor:
+        """See models.attention.Layout."""
+        heads = wide.unflatten(1, (-1, shape[1]))
+        places = self._ones if window is None and layer < len(self._keys) else None
+        if places is not None and angles is not None and not self.prefix.tokens:
+            return attend_one_each(heads, *angles, *self._own(layer, len(heads)), places, scaling).flatten(1)
+        if angles is not None:
+            heads = rotate(wide, *angles, *shape)
+        if places is not None and self.prefix.tokens:
+            return self._attend_one_each_of_both(layer, heads, shape[0], places, scaling)
+        query, key, value = heads.transpose(0, 1)[None].split([heads.shape[1] - 2 * shape[0], shape[0], shape[0]], 1)
+        return self.attend(layer, query, key, value, scaling, window)[0].flatten(1)
+
+    def _own(self, layer: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values of the first rows, and the slots of their tokens."""
+        return self._keys[layer][:rows], self._values[layer][:rows], self._starts
+
+    def _attend_one_each_of_both(
+        self, layer: int, heads: Tensor, kv_heads: int, places: Tensor, scaling: float
+    ) -> Tensor:
+        """Rotated heads [B, H + 2 K, D] of one token of every row -> [B, H D]; one product with what they share."""
+        query = heads[:, : -2 * kv_heads].unflatten(1, (kv_heads, -1)).transpose(0, 1)  # [K, B, G, D]
+        common = torch.bmm(query.flatten(1, 2), self.prefix.keys[layer].transpose(1, 2)).view(*query.shape[:3], -1)
+        out, weights = attend_one_each_of_both(heads, *self._own(layer, len(heads)), places, common, scaling)
+        out = torch.baddbmm(out.flatten(1, 2), weights.flatten(1, 2), self.prefix.values[layer])
+        return out.view(query.shape).transpose(0, 1).flatten(1)
 
     def lone(self) -> list[Slots]:
         """See models.attention.Layout."""

@@ -23,6 +23,11 @@ CACHE_BYTES = 1 << 29
 """Memory of keys and values that an engine holds at most: half for beginnings, half for rows."""
 
 
+# A pass of 4 rows takes 17 ms with a beginning of 24 to 200 tokens in each row, 20 with one for all; of 32 rows 43 and
+# 47 ms with 24 tokens, equally many with 128 (docs/log.md).
+_WORTH_SHARING = 64
+
+
 class Engine:
     """A causal model ready to continue token ids. Follows its weights: what was computed with others is forgotten.
 
@@ -141,11 +146,13 @@ class Engine:
         """An empty batch behind what all of `requests` share; they, or others that begin so, are still to be added."""
         if self._decoder.refresh():
             self._prefixes.clear()
+        # A lone answer reads its row at every token, and others are read in one go with a short beginning: it is copied
+        # there. Where a few tokens decide it never pays.
+        shared = self._shared(requests) if len(requests) > 1 or tree is not None else Prefix.empty()
         return Batch(
             self._decoder,
             self._prefixes,
-            # A lone answer reads its row at every token: its beginning is copied there, unless a few tokens decide.
-            self._shared(requests) if len(requests) > 1 or tree is not None else Prefix.empty(),
+            shared if tree is not None or shared.tokens >= _WORTH_SHARING else Prefix.empty(),
             end_id=self._end_id,
             device=self._device,
             limits=self._limits,

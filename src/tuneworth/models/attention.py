@@ -39,6 +39,21 @@ class Layout(Protocol):
         """query [1, H, T, D], key and value [1, K, T, D] become the output [1, T, H, D]."""
         ...
 
+    def attend_wide(
+        self,
+        layer: int,
+        wide: Tensor,
+        angles: tuple[Tensor, Tensor] | None,
+        shape: tuple[int, int],
+        scaling: float,
+        window: int | None,
+    ) -> Tensor:
+        """wide [T, (H + 2 K) D], queries, keys and values of all heads side by side, becomes the output [T, H D].
+
+        `angles` are cos and sin [T, D] by which queries and keys are still to be rotated; `shape` is (K, D).
+        """
+        ...
+
     def lone(self) -> list[Slots]:
         """Where each layer keeps the only row, if the pass is one more token of it and it sees all of them; else []."""
         ...

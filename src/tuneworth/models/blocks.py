@@ -23,8 +23,7 @@ from torch import Tensor
 
 from tuneworth.models.attention import Layout
 from tuneworth.models.fused import is_plain
-from tuneworth.models.kernels import norm_backward, norm_into, rotate, swiglu_backward, swiglu_into
-from tuneworth.models.rows import Tree
+from tuneworth.models.kernels import norm_backward, norm_into, swiglu_backward, swiglu_into
 
 # Blocks whose forward pass is exactly the one below; where their attention's window is found, if it has one.
 KNOWN_BLOCKS = {
@@ -74,18 +73,10 @@ class _Block:
         x = hidden_states[0]
         cos, sin = position_embeddings[0][0], position_embeddings[1][0]
         wide = _run(_NormProject, x, self._norms[0], self._qkv, *self._qkv.parameters)
-        if isinstance(layout, Tree):
-            attended = layout.attend_wide(wide, (cos, sin), self._shape, self._scaling, self._window)
-        else:
-            attended = self._attend(layout, rotate(wide, cos, sin, *self._shape))
+        attended = layout.attend_wide(self._index, wide, (cos, sin), self._shape, self._scaling, self._window)
         x = _run(_ProjectAdd, attended, x, self._out, *self._out.parameters)
         parameters = (*self._gate_up.parameters, *self._down.parameters)
         return _run(_GatedMlp, x, self._norms[1], self._gate_up, self._down, *parameters)[None]
-
-    def _attend(self, layout: Layout, heads: Tensor) -> Tensor:
-        kv_heads, heads = self._shape[0], heads.transpose(0, 1)[None]
-        query, key, value = heads.split([heads.shape[1] - 2 * kv_heads, kv_heads, kv_heads], 1)
-        return layout.attend(self._index, query, key, value, self._scaling, self._window)[0].flatten(1)
 
     def release(self) -> None:
         """Give the weights back to their layers."""

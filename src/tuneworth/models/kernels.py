@@ -150,6 +150,15 @@ def norm_into(out: Tensor, x: Tensor, weight: Tensor, epsilon: float) -> None:
     out.copy_(weight * (exact * scale).to(x.dtype))
 
 
+@kernel(x="T H", added="T H", weight="H")
+def norm_of_sum(x: Tensor, added: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """x + added [T, H], and its RMSNorm; see `norm_into`."""
+    total = x + added
+    exact = total.to(precise(x))
+    scale = torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)
+    return total, weight * (exact * scale).to(x.dtype)
+
+
 @kernel(gradient="T H", x="T H", weight="H", residual="T H")
 def norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, residual: Tensor | None, epsilon: float) -> Tensor:
     """The gradient of x [T, H] from that of its norm, plus `residual` [T, H], that of the path around the norm."""
@@ -289,6 +298,56 @@ def softmax_backward_of_own(weight: Tensor, gradient: Tensor, scaling: float) ->
     """`softmax_backward_of_both` where nothing is shared."""
     exact = weight.to(precise(weight))
     return (exact * (gradient - (exact * gradient).sum(-1, keepdim=True)) * scaling).to(weight.dtype)
+
+
+@kernel(heads="N E D", cos="N D", sin="N D", keys="N K R D", values="N K R D", ends="N", places="S")
+def attend_one_each(
+    heads: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, ends: Tensor, places: Tensor, scaling: float
+) -> Tensor:
+    """One token of each of N rows attends to its row; heads [N, H + 2 K, D] of queries, keys and values, not rotated.
+
+    The token's key and value are written to slot ends[n] of keys and values [N, K, R, D], of which the first S are in
+    use: places [S] counts them. Returns [N, K, G, D].
+    """
+    kv_heads = keys.shape[1]
+    turned = rotated(heads[:, :-kv_heads], cos, sin)
+    own = _scores_of_one_each(turned, heads[:, -kv_heads:], keys, values, ends, places) * scaling
+    weights = torch.softmax(own, -1)
+    out: Tensor = (weights[..., None] * values[:, :, None, : len(places)].to(weights.dtype)).sum(3)
+    return out.to(heads.dtype)
+
+
+@kernel(heads="N E D", keys="N K R D", values="N K R D", ends="N", places="S", common="K N G P")
+def attend_one_each_of_both(
+    heads: Tensor, keys: Tensor, values: Tensor, ends: Tensor, places: Tensor, common: Tensor, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """`attend_one_each` of rotated heads, where all rows share keys: common [K, N, G, P] are the scores of those.
+
+    Returns the output [K, N, G, D] of the own keys, and the weights [K, N, G, P] of the shared ones.
+    """
+    kv_heads = keys.shape[1]
+    scores = _scores_of_one_each(heads[:, :-kv_heads], heads[:, -kv_heads:], keys, values, ends, places)
+    own = scores.transpose(0, 1) * scaling
+    shared = common.to(own.dtype) * scaling
+    peak = torch.maximum(own.amax(-1, keepdim=True), shared.amax(-1, keepdim=True))
+    own, shared = torch.exp(own - peak), torch.exp(shared - peak)
+    share = 1 / (own.sum(-1, keepdim=True) + shared.sum(-1, keepdim=True))
+    seen = values.transpose(0, 1)[:, :, None, : len(places)].to(own.dtype)
+    return ((own * share)[..., None] * seen).sum(3).to(heads.dtype), (shared * share).to(heads.dtype)
+
+
+def _scores_of_one_each(
+    turned: Tensor, value: Tensor, keys: Tensor, values: Tensor, ends: Tensor, places: Tensor
+) -> Tensor:
+    """[N, K, G, S] of turned [N, H + K, D], queries and keys; see `attend_one_each`."""
+    kv_heads = keys.shape[1]
+    rows = torch.arange(len(ends), device=ends.device)
+    keys[rows, :, ends] = turned[:, -kv_heads:]
+    values[rows, :, ends] = value
+    query = turned[:, :-kv_heads].unflatten(1, (kv_heads, -1))
+    exact = precise(query)
+    scores: Tensor = (query[:, :, :, None].to(exact) * keys[:, :, None, : len(places)].to(exact)).sum(-1)
+    return scores.masked_fill((places > ends[:, None])[:, None, None], float("-inf"))
 
 
 @kernel(slotted="K N G D", back="R")

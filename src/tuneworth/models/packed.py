@@ -27,7 +27,7 @@ from torch.nn.functional import linear, rms_norm
 
 from tuneworth.models.attention import Layout
 from tuneworth.models.blocks import KNOWN_BLOCKS, window_of
-from tuneworth.models.kernels import kernels_compiled, rotate, swiglu_into
+from tuneworth.models.kernels import kernels_compiled, norm_of_sum, swiglu_into
 from tuneworth.models.single import SingleToken, project_single
 
 _KNOWN_MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
@@ -151,10 +151,13 @@ class PackedDecoder:
                 x = block.single(x, (cos, sin), own, adapter)
             if allowed is None:
                 return project_single(x, self._body.norm, self._head.weight)
+            x = x[wanted]
         else:
+            added = torch.zeros_like(x)
             for block in self._blocks:
-                x = block(x, (cos, sin), layout, adapters)
-        x = _norm(x[wanted], self._body.norm)
+                x, added = block(x, added, (cos, sin), layout, adapters)
+            x = x[wanted] + added[wanted]
+        x = _norm(x, self._body.norm)
         return self._project(x) if allowed is None else linear(x, self._head.weight[allowed])
 
 
@@ -169,22 +172,23 @@ class _Block:
         self._gate_up = _Projection([mlp.gate_proj, mlp.up_proj], names)
         self._down = _Projection([mlp.down_proj], names)
         self._index, self._scaling = attention.layer_idx, attention.scaling
-        self._kv_heads, self._size = attention.k_proj.out_features // attention.head_dim, attention.head_dim
+        self._shape = attention.k_proj.out_features // attention.head_dim, attention.head_dim
         self.window = window_of(layer)
         self.single = SingleToken(layer, names)
 
-    def __call__(self, x: Tensor, angles: tuple[Tensor, Tensor], layout: Layout, adapters: Tensor | None) -> Tensor:
-        """x [T, H] -> [T, H]."""
-        wide = self._qkv(_norm(x, self._norms[0]), adapters)
-        heads = rotate(wide, *angles, self._kv_heads, self._size).transpose(0, 1)[None]
-        count = heads.shape[1] - 2 * self._kv_heads
-        query, key, value = heads.split([count, self._kv_heads, self._kv_heads], 1)
-        attended = layout.attend(self._index, query, key, value, self._scaling, self.window)[0].flatten(1)
-        x = x + self._out(attended, adapters)
-        opened = self._gate_up(_norm(x, self._norms[1]), adapters)
+    def __call__(
+        self, x: Tensor, added: Tensor, angles: tuple[Tensor, Tensor], layout: Layout, adapters: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """x + added [T, H] -> two parts of the output [T, H], which the next block adds up as it reads them."""
+        first, second = self._norms
+        x, normed = norm_of_sum(x, added, first.weight, first.variance_epsilon)
+        wide = self._qkv(normed, adapters)
+        attended = layout.attend_wide(self._index, wide, angles, self._shape, self._scaling, self.window)
+        x, normed = norm_of_sum(x, self._out(attended, adapters), second.weight, second.variance_epsilon)
+        opened = self._gate_up(normed, adapters)
         inside = opened.new_empty(len(opened), opened.shape[1] // 2)
         swiglu_into(inside, opened)
-        return x + self._down(inside, adapters)
+        return x, self._down(inside, adapters)
 
 
 class _Projection:

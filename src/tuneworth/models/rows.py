@@ -114,7 +114,7 @@ class Tree:
         """See models.attention.Layout."""
         size, kv_heads = query.shape[-1], key.shape[1]
         wide = torch.cat([query[0], key[0], value[0]]).transpose(0, 1).flatten(1)
-        out = self.attend_wide(wide, None, (kv_heads, size), scaling, window)
+        out = self.attend_wide(layer, wide, None, (kv_heads, size), scaling, window)
         return out.view(1, len(wide), -1, size)
 
     def lone(self) -> list[Slots]:
@@ -123,16 +123,14 @@ class Tree:
 
     def attend_wide(
         self,
+        layer: int,
         wide: Tensor,
         angles: tuple[Tensor, Tensor] | None,
         shape: tuple[int, int],
         scaling: float,
         window: int | None,
     ) -> Tensor:
-        """wide [T, (H + 2 K) D], queries, keys and values of all heads side by side, becomes the output [T, H D].
-
-        `angles` are cos and sin [T, D] by which queries and keys are still to be rotated; `shape` is (K, D).
-        """
+        """See models.attention.Layout."""
         if window is not None and self.longest_row <= window:
             window = None
         counts = [len(band.back) for band in self.bands]
