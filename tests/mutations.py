@@ -756,6 +756,10 @@ MUTATIONS = [
         "sign if sign.isprintable() else", "sign if True else", "test_audit_shown.py", "80_columns",
     ),
     Mutation(
+        "a product in blocks adds the first rows to every block (law 3)", "models/fused.py",
+        "else added[block], x", "else added[: len(x[block])], x", "models/test_fused_laws.py", "all_cores",
+    ),
+    Mutation(
         "blocks: an adapter's scale is left out (law 3)", "models/blocks.py",
         "self._scale[ranks] = adapter[2]", "self._scale[ranks] = 1.0", "models/test_blocks_laws.py", "test_law_3",
     ),

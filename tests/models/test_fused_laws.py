@@ -52,3 +52,19 @@ def test_layers_with_anything_else_on_them_keep_pefts_forward(changes: dict[str,
     layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
     assert layers
     assert not any("forward" in vars(module) for module in layers)
+
+
+@pytest.mark.parametrize("added", [None, "row", "all"])
+def test_a_product_that_all_cores_share_is_the_product(monkeypatch: pytest.MonkeyPatch, added: str | None) -> None:
+    monkeypatch.setattr(fused, "_has_matrix_units", lambda device: True)
+    monkeypatch.setattr(fused, "_BLOCK_ROWS", 5)
+    monkeypatch.setattr(fused, "_LONG_BLOCK_ROWS", 3)
+    torch.manual_seed(0)
+    for inputs, outputs, rows in ((8, 6, 17), (1601, 6, 17), (8, 1025, 17), (8, 6, 4)):
+        # Small whole numbers: sums are exact in bfloat16, in whatever order.
+        x = torch.randint(-1, 2, (rows, inputs)).bfloat16()
+        weight = (torch.randint(-1, 2, (inputs, outputs)) * (torch.rand(inputs, 1) < 8 / inputs)).bfloat16()
+        more = {"row": torch.randint(-3, 4, (outputs,)), "all": torch.randint(-3, 4, (rows, outputs))}.get(added or "")
+        wanted = x.double() @ weight.double() + (0 if more is None else more)
+        found = fused.product(x, weight, None if more is None else more.bfloat16())
+        assert torch.equal(found.double(), wanted)

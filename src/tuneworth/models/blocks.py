@@ -22,7 +22,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor
 
 from tuneworth.models.attention import Layout
-from tuneworth.models.fused import is_plain
+from tuneworth.models.fused import is_plain, product
 from tuneworth.models.kernels import norm_backward, norm_into, swiglu_backward, swiglu_into
 
 # Blocks whose forward pass is exactly the one below; where their attention's window is found, if it has one.
@@ -170,7 +170,7 @@ class Matrix:
             low.mul_(self._scale)
         weight = self._matrix[: self.outputs].t()
         added = residual if self._bias is None else self._bias if residual is None else residual + self._bias
-        return torch.mm(wide, weight) if added is None else torch.addmm(added, wide, weight)
+        return product(wide, weight, added)
 
     def wide_gradient(self, gradient: Tensor) -> Tensor:
         """Room for a gradient [T, O] and its low-rank part beside it: [T, O + R]."""
@@ -182,7 +182,7 @@ class Matrix:
             low = wide[:, self.outputs :]
             torch.mm(wide[:, : self.outputs], self._matrix[: self.outputs, self.inputs :], out=low)
             low.mul_(self._scale)
-        return wide @ self._matrix[:, : self.inputs]
+        return product(wide, self._matrix[:, : self.inputs])
 
     def gradients(self, x: Tensor, low: Tensor, wide_gradient: Tensor) -> list[Tensor]:
         """Gradients of A, B, A, B... from the input x [T, I], its low-rank part [T, R] and `backward`'s `wide`."""

@@ -2,14 +2,17 @@
 
 LoRA on a frozen linear layer is y = x W' + s (x A') B' (Hu et al. 2021). peft computes it as five operations that
 autograd takes apart one by one. Here it is one autograd function with the fewest matrix products, in blocks of rows:
-two cores share products of about 500 rows evenly, while oneDNN gives products of 600 to 1,200 rows and 576 columns to
-one core alone (measured, docs/log.md), and a block stays in the cache from one product to the next.
+a block stays in the cache from one product to the next.
+
+`product` is the product of a decoder block's sizes. With matrix units (AMX) oneDNN gives one of few columns and
+some hundreds of rows to one core alone, whatever there are (measured, docs/log.md); cut in blocks, all cores share it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +20,10 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor
 
 _BLOCK_ROWS = 512
+# Of products that oneDNN gives to one core alone with AMX: columns and rows at most, and the rows that all cores share,
+# fewer where the sums are long.
+_FEW_OUTPUTS, _FEW_ROWS = 1024, 2048
+_LONG_INPUTS, _LONG_BLOCK_ROWS = 1600, 320
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -57,11 +64,40 @@ def fuse_lora(model: torch.nn.Module) -> None:
             module.forward = _forward_of(module)
 
 
+def product(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
+    """x [T, I] times weight [I, O], plus `added` [T, O] or [O]: [T, O]."""
+    rows = _rows_shared(x, weight.shape[1])
+    if rows >= len(x):
+        return torch.mm(x, weight) if added is None else torch.addmm(added, x, weight)
+    out = x.new_empty(len(x), weight.shape[1])
+    for block in _slices(len(x), rows):
+        if added is None:
+            torch.mm(x[block], weight, out=out[block])
+        else:
+            torch.addmm(added if added.dim() == 1 else added[block], x[block], weight, out=out[block])
+    return out
+
+
+def _rows_shared(x: Tensor, outputs: int) -> int:
+    """How many rows of x [T, I] to multiply at once so that all cores share the product with a weight [I, O]."""
+    rows, inputs = x.shape
+    if outputs > _FEW_OUTPUTS or rows > _FEW_ROWS or x.dtype != torch.bfloat16 or not _has_matrix_units(x.device.type):
+        return rows
+    return _LONG_BLOCK_ROWS if inputs > _LONG_INPUTS else _BLOCK_ROWS
+
+
+@lru_cache
+def _has_matrix_units(device: str) -> bool:
+    return device == "cpu" and bool(torch.cpu._is_amx_tile_supported()) and torch.get_num_threads() > 1
+
+
 def _blocks(x: Tensor) -> Iterator[slice]:
     """Slices of nearly equal size; one on a GPU, where the library cuts better itself."""
-    rows = x.shape[0]
-    count = 1 if x.is_cuda else max(1, math.ceil(rows / _BLOCK_ROWS))
-    size = math.ceil(rows / count)
+    return _slices(len(x), len(x) if x.is_cuda else _BLOCK_ROWS)
+
+
+def _slices(rows: int, most: int) -> Iterator[slice]:
+    size = math.ceil(rows / max(1, math.ceil(rows / most)))
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
