@@ -440,6 +440,10 @@ MUTATIONS = [
         "training", "test_a_training_gives_up",
     ),
     Mutation(
+        "a training with one look never settles its length (budget)", "training/loop.py",
+        "and step == settings.steps // 2", "and step == -1", "training", "one_look",
+    ),
+    Mutation(
         "a length that the clock settled is forgotten on resume (law 48)", "training/loop.py",
         "if length is None:", "if True:", "training", "test_law_48",
     ),

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -282,6 +283,35 @@ def test_the_loop_gives_up_time_for_what_an_evaluation_says_comes_after() -> Non
     assert taken == 3  # after the look at 2 there is time for nothing, and one step is the least
     assert not any("seconds_after" in record for record in records)
     assert [(record["step"], record["steps"]) for record in records if "steps" in record] == [(2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("step_seconds", [1.0, 4.0])
+def test_a_training_with_one_look_settles_its_steps_half_way(
+    monkeypatch: pytest.MonkeyPatch, step_seconds: float
+) -> None:
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr("tuneworth.training.loop.time", clock)
+    chosen = settings(
+        steps=8, evaluate_every=8, maximum_seconds=40.0, most_steps=20, evaluation_seconds=4.0, warmup_steps=0
+    )
+    model, records = tiny_model(), []
+
+    def evaluate() -> dict[str, float]:
+        clock.now += 4.0
+        return {"validation_loss": 0.0, "validation_score": 0.0}
+
+    def slow_loss(model: torch.nn.Module, pack: Pack) -> Tensor:
+        clock.now += step_seconds
+        return answer_loss(model, pack)
+
+    watched = hooks(evaluate=evaluate, on_record=records.append)
+    outcome = train(model, all_parameters(model), ROWS, chosen, slow_loss, watched)
+    # With a second a step 4 are taken, 36 s are left, 4 of them for the look; with four seconds 24 s are left.
+    assert outcome.steps == {1.0: 20, 4.0: 9}[step_seconds]
+    assert [record["step"] for record in records if "steps" in record] == [outcome.steps]
+    assert clock.now <= 40.0 + 1e-6
+    rates = [record["learning_rate"] for record in records if "learning_rate" in record]
+    assert rates[-1] == min(rates)  # the rate falls to the end that was settled
 
 
 def test_time_is_up_when_a_step_and_the_look_after_it_no_longer_fit() -> None:

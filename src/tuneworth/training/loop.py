@@ -100,6 +100,9 @@ def train(
             hooks.save(masters.checkpoint(state))
             pace.saving_took(time.perf_counter() - started - seconds)
             seconds = time.perf_counter() - started
+        elif _is_half_of_one_look(step, settings):
+            settings = pace.settled(settings, step, seconds)
+            state = replace(state, length=_length(settings))
     masters.load_best()
     return Outcome(step, state.best_step, state.best_score, state.seconds, _ended(state, step, settings))
 
@@ -121,6 +124,11 @@ def _judged(state: Checkpoint, masters: _Masters, step: int, score: float) -> Ch
 def _out_of_patience(state: Checkpoint, settings: Settings) -> bool:
     """Whether the last `patience` evaluations brought nothing better; known from a checkpoint alone."""
     return settings.patience is not None and state.unimproved >= settings.patience
+
+
+def _is_half_of_one_look(step: int, settings: Settings) -> bool:
+    """Whether a training with a single evaluation, which comes too late to settle how long it is, is half done."""
+    return settings.settled_at == 0 and settings.evaluate_every >= settings.steps and step == settings.steps // 2
 
 
 def _length(settings: Settings) -> tuple[int, int, int]:

@@ -47,10 +47,11 @@ class Settings:
     what an evaluation is expected to take, for the time left until one has been measured. `rate_shares` says what part
     of the learning rate, or how many times it, parameters have whose names contain a word.
 
-    Where `most_steps` is given, every evaluation settles anew how many steps fit into `maximum_seconds`, up to so many:
-    `settled_at` is where it did so last, and evaluations are counted from there. `seconds_after` is what was kept back
-    beside `maximum_seconds` for what comes after the training; where an evaluation measures another figure
-    (`seconds_after` among its scores), the training gets the difference.
+    Where `most_steps` is given, every evaluation settles anew how many steps fit into `maximum_seconds`, up to so many;
+    where only the end is evaluated, half of the steps do. `settled_at` is where that was last, and evaluations are
+    counted from there. `seconds_after` is what was kept back beside `maximum_seconds` for what comes after the
+    training; where an evaluation measures another figure (`seconds_after` among its scores), the training gets the
+    difference.
     """
 
     steps: int
