@@ -27,7 +27,8 @@ from small_sets import SETS
 
 from tuneworth.data import Example, Message
 from tuneworth.evaluation.arms import stratified
-from tuneworth.evaluation.local import Fit, LocalModel, Scoring
+from tuneworth.evaluation.fitting import Fit, fit_rows
+from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import choose_metric
 from tuneworth.evaluation.metrics.jsontext import parse_json
 from tuneworth.evaluation.metrics.schemas import derived_schema
@@ -60,7 +61,7 @@ def trained(local: LocalModel, form: PromptForm, splits: Prepared, scoring: Scor
     settings = Settings(steps, 16, 2e-3, 10, steps, 0)
     with local.tuned(Recipe("lora", 16, 32, 0)) as tuned:
         fit = Fit(settings, scoring, lambda record: None, lambda checkpoint: None)
-        local.fit(form, rows, splits.train[:4], fit)
+        fit_rows(local, form, rows, splits.train[:4], fit)
         path.mkdir()
         tuned.save(path, local.folder.id, local.folder.path)
     return path

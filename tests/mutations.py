@@ -230,7 +230,7 @@ MUTATIONS = [
         "pipeline/test_budget_kept.py", "one_conversation",
     ),
     Mutation(
-        "what pairs take before the first step is not counted", "evaluation/local.py",
+        "what pairs take before the first step is not counted", "evaluation/fitting.py",
         "fit.settings.maximum_seconds - (time.perf_counter() - began)", "fit.settings.maximum_seconds",
         "evaluation/test_forecasts.py", "pairs_take",
     ),
@@ -444,6 +444,14 @@ MUTATIONS = [
         "and step == settings.steps // 2", "and step == -1", "training", "one_look",
     ),
     Mutation(
+        "what is measured half way through a training with one look is not used (budget)", "training/pace.py",
+        "        self._expected = seconds", "        del seconds", "training", "one_look",
+    ),
+    Mutation(
+        "answers half way through a training with one look are not timed (budget)", "evaluation/fitting.py",
+        "None if fit.scoring.chooses else expect", "None", "evaluation/test_forecasts.py", "half_way",
+    ),
+    Mutation(
         "a length that the clock settled is forgotten on resume (law 48)", "training/loop.py",
         "if length is None:", "if True:", "training", "test_law_48",
     ),
@@ -453,7 +461,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the look after the last step is not counted (budget)", "training/pace.py",
-        "return seconds + self._a_step + self._a_look >", "return seconds >", "training", "test_time_is_up",
+        "return seconds + self.a_step + self._a_look >", "return seconds >", "training", "test_time_is_up",
     ),
     Mutation(
         "patience starts again on resume (law 48)", "training/loop.py",

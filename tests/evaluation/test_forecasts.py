@@ -13,13 +13,16 @@ import torch
 
 from tiny import settings, tiny_model, tiny_renderer
 from tuneworth.data.example import Example, Message
+from tuneworth.evaluation import fitting
 from tuneworth.evaluation import local as local_module
+from tuneworth.evaluation.fitting import Fit, fit_preferences, fit_rows
 from tuneworth.evaluation.forecast import training_rate
-from tuneworth.evaluation.local import Fit, LocalModel, Scoring
+from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import choose_metric
 from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.models.sources import ModelFolder
 from tuneworth.models.tuning import Recipe
+from tuneworth.plan import Rate
 from tuneworth.task import Task
 from tuneworth.training import Hooks, Outcome
 
@@ -57,7 +60,8 @@ def local(monkeypatch: pytest.MonkeyPatch) -> LocalModel:
         read.update(new)
         return [SimpleNamespace(output_tokens=tokens, text="ab", score=1.0) for _ in rows]
 
-    monkeypatch.setattr(local_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    for module in (local_module, fitting):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr(LocalModel, "answer", answer)
     monkeypatch.setattr(local_module, "score", lambda rows, raw, metric: raw)
     return a_model()
@@ -104,14 +108,38 @@ def test_a_look_says_what_the_answers_after_the_training_will_take(
         seen.append(hooks.evaluate())
         return Outcome(1, 1, 0.0, 0.0, "steps")
 
-    monkeypatch.setattr(local_module, "train", train)
-    monkeypatch.setattr(local_module, "total_loss", lambda *given: 0.0)
+    monkeypatch.setattr(fitting, "train", train)
+    monkeypatch.setattr(fitting, "total_loss", lambda *given: 0.0)
     rows, _ = local.training_rows(FORM, ROWS)
     with local.tuned(Recipe("lora", 2, 4, 0)):
         fit = Fit(settings(steps=1), scoring(), lambda record: None, lambda checkpoint: None, answers_after=100.0)
-        local.fit(FORM, rows, ROWS, fit)
+        fit_rows(local, FORM, rows, ROWS, fit)
     a_row = (16 * 0.5 + (LENGTH - 1) * 0.36) / 16
     assert seen[0]["seconds_after"] == pytest.approx(1.12 * (4 + 100 * a_row))
+
+
+@pytest.mark.parametrize("labels", [("a", "b"), ()])
+def test_half_way_answers_that_are_written_are_timed(
+    local: LocalModel, monkeypatch: pytest.MonkeyPatch, labels: tuple[str, ...]
+) -> None:
+    asked: list[Hooks] = []
+
+    def train(*given: Any, **more: Any) -> Outcome:
+        asked.append(given[5])
+        if given[5].expect is not None:
+            found = given[5].expect(2.0)
+            assert found["evaluation_seconds"] == pytest.approx(1.12 * (3.0 + len(MANY) * (0.5 + 0.45 * 2.0)))
+            assert found["seconds_after"] == pytest.approx(1.12 * (4 + 3.0 + 100 * 0.5))
+        return Outcome(1, 1, 0.0, 0.0, "steps")
+
+    monkeypatch.setattr(fitting, "train", train)
+    monkeypatch.setattr(LocalModel, "answer_rate", lambda *given: Rate(3.0, 0.5))
+    rows, _ = local.training_rows(FORM, ROWS)
+    with local.tuned(Recipe("lora", 2, 4, 0)):
+        chosen = replace(scoring(labels), decoding="constrained")
+        fit = Fit(settings(steps=1), chosen, lambda record: None, lambda checkpoint: None, answers_after=100.0)
+        fit_rows(local, FORM, rows, MANY, fit)
+    assert (asked[0].expect is None) == bool(labels)  # what is chosen takes as long as planned
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -150,9 +178,9 @@ def test_what_pairs_take_before_the_first_step_is_part_of_a_trainings_time(
         local.answer(FORM, ROWS[:2], replace(scoring(), max_new_tokens=1))  # 11 s, then 1 s
         return []
 
-    monkeypatch.setattr(local_module, "train", train)
-    monkeypatch.setattr(local_module, "with_reference", with_reference)
+    monkeypatch.setattr(fitting, "train", train)
+    monkeypatch.setattr(fitting, "with_reference", with_reference)
     with local.tuned(Recipe("lora", 2, 4, 0)):
         chosen = replace(settings(steps=1), maximum_seconds=60.0)
-        local.fit_preferences([], [], 0.1, Fit(chosen, scoring(), lambda record: None, lambda checkpoint: None))
+        fit_preferences(local, [], [], 0.1, Fit(chosen, scoring(), lambda record: None, lambda checkpoint: None))
     assert seen[0] <= 60.0 - 11.0

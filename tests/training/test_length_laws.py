@@ -11,7 +11,8 @@ import pytest
 from tiny import hooks, settings, tiny_model, tiny_renderer
 from tuneworth.data.example import Example, Message
 from tuneworth.errors import InputError
-from tuneworth.evaluation.local import Fit, LocalModel, Scoring
+from tuneworth.evaluation.fitting import Fit, fit_preferences
+from tuneworth.evaluation.local import LocalModel, Scoring
 from tuneworth.evaluation.metrics import choose_metric
 from tuneworth.evaluation.prompts import PromptForm
 from tuneworth.models.sources import ModelFolder
@@ -89,7 +90,7 @@ def test_preferences_are_learnt_from_texts_and_held_to_the_start() -> None:
     def fit(resume: Any = None) -> Outcome:
         with model.tuned(Recipe("lora", 4, 8, 0)):
             wanted = Fit(chosen, scoring, records.append, lambda checkpoint: None, resume)
-            return model.fit_preferences(pairs, pairs, 0.3, wanted)
+            return fit_preferences(model, pairs, pairs, 0.3, wanted)
 
     outcome = fit()
     assert outcome.best_score == 1.0
@@ -97,4 +98,4 @@ def test_preferences_are_learnt_from_texts_and_held_to_the_start() -> None:
     assert losses[0] == pytest.approx(0.693147180559945, abs=1e-12)
     assert losses[-1] < 0.5
     with pytest.raises(ValueError, match="put a tuning on"):
-        model.fit_preferences(pairs, pairs, 0.3, Fit(chosen, scoring, records.append, lambda checkpoint: None))
+        fit_preferences(model, pairs, pairs, 0.3, Fit(chosen, scoring, records.append, lambda checkpoint: None))

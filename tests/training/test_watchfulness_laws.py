@@ -285,15 +285,16 @@ def test_the_loop_gives_up_time_for_what_an_evaluation_says_comes_after() -> Non
     assert [(record["step"], record["steps"]) for record in records if "steps" in record] == [(2, 3), (3, 3)]
 
 
-@pytest.mark.parametrize("step_seconds", [1.0, 4.0])
+@pytest.mark.parametrize(("step_seconds", "expected"), [(1.0, None), (4.0, None), (2.0, (8.0, 0.0)), (2.0, (4.0, 9.0))])
 def test_a_training_with_one_look_settles_its_steps_half_way(
-    monkeypatch: pytest.MonkeyPatch, step_seconds: float
+    monkeypatch: pytest.MonkeyPatch, step_seconds: float, expected: tuple[float, float] | None
 ) -> None:
     clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
     monkeypatch.setattr("tuneworth.training.loop.time", clock)
     chosen = settings(
-        steps=8, evaluate_every=8, maximum_seconds=40.0, most_steps=20, evaluation_seconds=4.0, warmup_steps=0
-    )
+        steps=8, evaluate_every=8, maximum_seconds=40.0, most_steps=20, evaluation_seconds=4.0, warmup_steps=0,
+        seconds_after=3.0,
+    )  # fmt: skip
     model, records = tiny_model(), []
 
     def evaluate() -> dict[str, float]:
@@ -304,12 +305,18 @@ def test_a_training_with_one_look_settles_its_steps_half_way(
         clock.now += step_seconds
         return answer_loss(model, pack)
 
-    watched = hooks(evaluate=evaluate, on_record=records.append)
+    def expect(a_row: float) -> dict[str, float]:
+        assert expected is not None and a_row == step_seconds / chosen.batch_size
+        clock.now += 2.0
+        return dict(zip(("evaluation_seconds", "seconds_after"), expected, strict=True))
+
+    watched = hooks(evaluate=evaluate, on_record=records.append, expect=expect if expected else None)
     outcome = train(model, all_parameters(model), ROWS, chosen, slow_loss, watched)
-    # With a second a step 4 are taken, 36 s are left, 4 of them for the look; with four seconds 24 s are left.
-    assert outcome.steps == {1.0: 20, 4.0: 9}[step_seconds]
+    # Seconds left after 4 steps: 36, 24, 30 (32 less the 2 that were measured) and 3 more, and 6 fewer; less the look.
+    wanted = {(1.0, None): 20, (4.0, None): 4 + 5, (2.0, (8.0, 0.0)): 4 + 12, (2.0, (4.0, 9.0)): 4 + 10}
+    assert outcome.steps == wanted[step_seconds, expected]
     assert [record["step"] for record in records if "steps" in record] == [outcome.steps]
-    assert clock.now <= 40.0 + 1e-6
+    assert clock.now <= 40.0 + (0.0 if expected is None else 3.0 - expected[1])
     rates = [record["learning_rate"] for record in records if "learning_rate" in record]
     assert rates[-1] == min(rates)  # the rate falls to the end that was settled
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from tuneworth.data.example import Example
+from tuneworth.evaluation.fitting import DPO_BETA
 from tuneworth.evaluation.forms import Form
-from tuneworth.evaluation.local import DPO_BETA, LocalModel, timed_rows
+from tuneworth.evaluation.local import LocalModel, timed_rows
 from tuneworth.models.architecture import Architecture
 from tuneworth.models.recompute import MemoryPlan, free_bytes, memory_plan
 from tuneworth.models.tuning import Recipe

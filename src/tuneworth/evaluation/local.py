@@ -7,7 +7,7 @@ import statistics
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,35 +21,23 @@ from tuneworth.evaluation.prompts import conversation
 from tuneworth.evaluation.records import Answer, Decoding, RawAnswer
 from tuneworth.inference import Chat, Engine, Grammar, Grammars, Request
 from tuneworth.models.adapters import Adapter, Model
-from tuneworth.models.recompute import recomputed
 from tuneworth.models.sources import ModelFolder
 from tuneworth.models.tuning import Recipe, Tuned, saved, tune
 from tuneworth.plan import Rate
 from tuneworth.rendering import Messages, Renderer
 from tuneworth.training import (
-    Checkpoint,
-    Hooks,
-    Outcome,
     Pair,
     Row,
-    Settings,
-    answer_loss,
     log_probabilities,
     pair_packs,
-    preference_loss,
-    preference_scores,
     row_packs,
-    train,
-    with_reference,
 )
-from tuneworth.training.loss import row_losses, total_loss
-from tuneworth.training.records import Batches, Loss, Trainable
+from tuneworth.training.loss import row_losses
+from tuneworth.training.records import Trainable
 
 _LATENCY_ROWS, _LATENCY_SECONDS, _LEAST_LATENCY_ROWS = 12, 5.0, 5  # asked alone; after so many seconds only the least
 _TIMED_STEPS, _SIDE_BY_SIDE = 8, 16  # tokens that are written to time one, in as many rows
 _TIMED_TOKENS, _LEAST_TIMED = 6_000, 4  # of rows that are timed before anything starts: some ten seconds of training
-DPO_BETA = 0.1  # how strongly preferences are held to the model as it was (Rafailov et al. 2023)
-_AFTER_SECONDS = 4.0  # between a training and the end of its arm, beside answers: loading it, requests asked alone
 _TURN_ROWS = 64  # test rows of which the loss of every turn is measured
 _SURPRISE_TOKENS = 4096  # in one pass that only asks for log-probabilities
 _TRIED_ANSWERS = 2_000  # of which it is tried whether a grammar allows them: 0.4 s
@@ -72,20 +60,6 @@ class Scoring:
     def chooses(self) -> bool:
         """Whether an answer is one of what is known beforehand, and not as long as the model writes it."""
         return self.decoding == "scored" or (self.decoding == "constrained" and bool(self.labels))
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What a fine-tuning needs besides its rows: settings, how to score, what it reports to, whether blocks are
-    computed again in the backward pass to save memory, and how many rows it will answer when it is done."""
-
-    settings: Settings
-    scoring: Scoring
-    on_record: Callable[[Mapping[str, object]], None]
-    save: Callable[[Checkpoint], None]
-    resume: Checkpoint | None = None
-    recompute: bool = False
-    answers_after: float = 0.0
 
 
 class LocalModel:
@@ -360,26 +334,6 @@ class LocalModel:
         losses = row_losses(self.model, rows, _SURPRISE_TOKENS, self._device)
         return [(loss, row.trained_tokens) for loss, row in zip(losses, rows, strict=True)]
 
-    def fit(self, form: Form, rows: Sequence[Trainable], validation: Sequence[Example], fit: Fit) -> Outcome:
-        """Train the tuning that is on the model; the best step by score on `validation` is what remains."""
-        if fit.scoring.kind == "preference":
-            pairs = [row for row in rows if isinstance(row, Pair)]
-            return self.fit_preferences(pairs, self.preference_pairs(form, validation)[0], DPO_BETA, fit)
-        model = self._on().model
-        held_out, _ = self.training_rows(form, validation, "last")
-
-        def evaluate() -> dict[str, float]:
-            start = time.perf_counter()
-            answers = self.scored(form, validation, fit.scoring)
-            a_row = (time.perf_counter() - start) / len(validation)
-            return {
-                "seconds_after": Rate(_AFTER_SECONDS, a_row).seconds(fit.answers_after),
-                "validation_loss": total_loss(model, held_out, fit.settings.maximum_tokens, self._device),
-                "validation_score": sum(a.score for a in answers) / len(answers),
-            }
-
-        return self._train(rows, answer_loss, row_packs, evaluate, fit)
-
     def preference_pairs(self, form: Form, examples: Sequence[Example]) -> tuple[list[Pair], list[str]]:
         """Each example's answer against its rejected one; and ids of pairs too long (never cut, LAW 19).
 
@@ -423,33 +377,9 @@ class LocalModel:
         missing = dict.fromkeys(too_long, RawAnswer("", "error", "", 0, 0, 0.0, error))
         return [(found | missing)[example.id] for example in examples]
 
-    def fit_preferences(self, pairs: Sequence[Pair], validation: Sequence[Pair], beta: float, fit: Fit) -> Outcome:
-        """Train on pairs (DPO) held to the model as it is now; the best step prefers most of `validation` rightly."""
-        model, most, began = self._on().model, fit.settings.maximum_tokens, time.perf_counter()
-        rows, held_out = (with_reference(model, part, most, self._device) for part in (pairs, validation))
-
-        def evaluate() -> dict[str, float]:
-            return preference_scores(model, held_out, beta, most, self._device)
-
-        # What the model says of the pairs as it is now is part of the training's time.
-        left = max(1.0, fit.settings.maximum_seconds - (time.perf_counter() - began))
-        fit = replace(fit, settings=replace(fit.settings, maximum_seconds=left))
-        return self._train(rows, preference_loss(beta), pair_packs, evaluate, fit)
-
-    def _train(
-        self,
-        rows: Sequence[Trainable],
-        loss: Loss,
-        batches: Batches,
-        evaluate: Callable[[], dict[str, float]],
-        fit: Fit,
-    ) -> Outcome:
-        tuned = self._on()
-        hooks = Hooks(evaluate=evaluate, on_record=fit.on_record, save=fit.save)
-        with recomputed(tuned.model) if fit.recompute else nullcontext():
-            return train(tuned.model, tuned.parameters, rows, fit.settings, loss, hooks, fit.resume, batches=batches)
-
-    def _on(self) -> Tuned:
+    @property
+    def tuning(self) -> Tuned:
+        """The tuning that is on the model."""
         if self._tuned is None:
             raise ValueError("put a tuning on first")
         return self._tuned

@@ -14,8 +14,9 @@ from typing import Any
 from tuneworth.data.example import Example
 from tuneworth.errors import TuneworthError
 from tuneworth.evaluation.arms import Bench, answered, finish, model_details
+from tuneworth.evaluation.fitting import Fit, fit_rows
 from tuneworth.evaluation.forms import Form
-from tuneworth.evaluation.local import Fit, LocalModel
+from tuneworth.evaluation.local import LocalModel
 from tuneworth.evaluation.tracking import tracking
 from tuneworth.models.checkpoints import load_tensors, save_tensors
 from tuneworth.models.tuning import Recipe, Tuned
@@ -138,7 +139,7 @@ def _attempt(bench: Bench, name: str, local: LocalModel, job: Job, rows: Sequenc
             job.settings, bench.scoring, on_record, lambda c: _write_checkpoint(checkpoints, c), resume, job.recompute,
             len(bench.test) / job.seeds,
         )  # fmt: skip
-        outcome = local.fit(job.form, rows, bench.validation, fit)
+        outcome = fit_rows(local, job.form, rows, bench.validation, fit)
         write_folder(home / "candidates" / f"seed-{seed}", lambda folder: _write_model(folder, tuned, local))
     attempt = Attempt(seed, outcome.steps, outcome.best_step, outcome.best_score, outcome.seconds, outcome.ended)
     write_json(record, {"schema": "tuneworth.training/1", **asdict(attempt)})

@@ -1,6 +1,17 @@
 """Settings with reasons, and the budget allotted before anything starts. What is measured comes in as numbers."""
 
-from tuneworth.plan.budget import EVALUATIONS, Allotment, Course, Prompts, Rate, Rates, Rows, Trained, allot
+from tuneworth.plan.budget import (
+    EVALUATIONS,
+    Allotment,
+    Course,
+    Prompts,
+    Rate,
+    Rates,
+    Rows,
+    Trained,
+    allot,
+    looks_seconds,
+)
 from tuneworth.plan.halving import rounds, rows_asked
 from tuneworth.plan.racing import Pace, Round, next_round, race_limit
 from tuneworth.plan.searching import FACTOR, SEARCH_SHARE, SearchPlan, plan_search
@@ -27,6 +38,7 @@ __all__ = [
     "TrainingPlan",
     "allot",
     "from_openai",
+    "looks_seconds",
     "next_round",
     "plan_search",
     "race_limit",

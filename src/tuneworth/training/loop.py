@@ -101,6 +101,11 @@ def train(
             pace.saving_took(time.perf_counter() - started - seconds)
             seconds = time.perf_counter() - started
         elif _is_half_of_one_look(step, settings):
+            if hooks.expect is not None:
+                expected = hooks.expect(pace.a_step / settings.batch_size)
+                pace.evaluation_will_take(expected["evaluation_seconds"])
+                pace.after_takes(expected["seconds_after"])
+                seconds = time.perf_counter() - started
             settings = pace.settled(settings, step, seconds)
             state = replace(state, length=_length(settings))
     masters.load_best()

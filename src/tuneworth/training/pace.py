@@ -18,6 +18,7 @@ class Pace:
         self._settings = settings
         self._steps: list[float] = []
         self._evaluations: list[float] = []
+        self._expected = settings.evaluation_seconds
         self._maximum = settings.maximum_seconds
 
     def step_took(self, seconds: float) -> None:
@@ -27,6 +28,10 @@ class Pace:
     def evaluation_took(self, seconds: float) -> None:
         """An evaluation was measured."""
         self._evaluations.append(seconds)
+
+    def evaluation_will_take(self, seconds: float) -> None:
+        """What an evaluation takes was reckoned anew; it counts until one has been measured."""
+        self._expected = seconds
 
     def saving_took(self, seconds: float) -> None:
         """Saving the state after the last evaluation was measured; it is a part of what an evaluation takes."""
@@ -38,23 +43,24 @@ class Pace:
             self._maximum = self._settings.maximum_seconds + self._settings.seconds_after - seconds
 
     @property
-    def _a_step(self) -> float:
+    def a_step(self) -> float:
+        """Seconds of a step."""
         counted = self._steps[1:] or self._steps
         return sum(counted) / len(counted)
 
     @property
     def _a_look(self) -> float:
         known = self._evaluations
-        return sum(known) / len(known) if known else self._settings.evaluation_seconds
+        return sum(known) / len(known) if known else self._expected
 
     def is_up(self, seconds: float) -> bool:
         """Whether there is no time for one more step and the evaluation after it, `seconds` after the start."""
-        return seconds + self._a_step + self._a_look > self._maximum
+        return seconds + self.a_step + self._a_look > self._maximum
 
     def seconds_left(self, step: int, seconds: float) -> float:
         """Seconds until the end, after `step` steps and `seconds` in all; never more than the clock still allows."""
         settings = self._settings
-        wanted = (settings.steps - step) * self._a_step + _looks(settings, step - 1) * self._a_look
+        wanted = (settings.steps - step) * self.a_step + _looks(settings, step - 1) * self._a_look
         return max(0.0, min(wanted, self._maximum - seconds))
 
     def settled(self, settings: Settings, step: int, seconds: float) -> Settings:
@@ -67,7 +73,7 @@ class Pace:
         if settings.most_steps is None or room == math.inf:
             return settings
         looks = _looks(settings, step)
-        more = max(1, min(settings.most_steps - step, int((room - looks * self._a_look) / self._a_step)))
+        more = max(1, min(settings.most_steps - step, int((room - looks * self._a_look) / self.a_step)))
         every = math.ceil(more / looks)
         self._settings = replace(settings, steps=step + more, evaluate_every=every, settled_at=step)
         return self._settings

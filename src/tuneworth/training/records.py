@@ -100,9 +100,15 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the loop calls: each step, each evaluation (returns the score that picks the best step), each save."""
+    """What the loop calls: each step, each evaluation (returns the score that picks the best step), each save.
+
+    `expect` is asked half way through a training that evaluates only its end: given the seconds that a row trains, it
+    measures on a few answers what the evaluation and what comes after it will take (`evaluation_seconds`,
+    `seconds_after`).
+    """
 
     evaluate: Callable[[], Mapping[str, float]]
+    expect: Callable[[float], Mapping[str, float]] | None = None
     on_record: Callable[[Mapping[str, Any]], None] = lambda record: None
     save: Callable[[Checkpoint], None] = lambda checkpoint: None
 
