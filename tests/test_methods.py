@@ -214,9 +214,9 @@ def test_law_14_a_training_that_diverges_names_file_line_and_id_and_keeps_the_la
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tuneworth.errors import TuneworthError
-    from tuneworth.evaluation import local
+    from tuneworth.evaluation import fitting
 
-    plain, seen = local.answer_loss, []
+    plain, seen = fitting.answer_loss, []
 
     def loss(model: Any, part: Any) -> Any:
         if len(part.row_ids) > 1:  # a step, not the search for the row
@@ -225,7 +225,7 @@ def test_law_14_a_training_that_diverges_names_file_line_and_id_and_keeps_the_la
         return plain(model, part) * (float("nan") if bad else 1.0)
 
     same_plan(place, "nan", "first")
-    monkeypatch.setattr(local, "answer_loss", loss)
+    monkeypatch.setattr(fitting, "answer_loss", loss)
     with pytest.raises(TuneworthError, match="not finite at step 3") as caught:
         run(place, "nan")
     assert caught.value.exit_code == 1
@@ -234,7 +234,7 @@ def test_law_14_a_training_that_diverges_names_file_line_and_id_and_keeps_the_la
     assert f"train.csv:{row['line']} (id {row['id']})" in str(caught.value)
     kept = place / "nan/arms/lora-short/checkpoints/seed-0/step-000002"
     assert json.loads((kept / "values.json").read_text())["step"] == 2
-    monkeypatch.setattr(local, "answer_loss", plain)
+    monkeypatch.setattr(fitting, "answer_loss", plain)
     done = run(place, "nan")  # the cure: the run goes on from the state before
     assert done.arm("lora-short")["status"] == "done"
 
