@@ -441,7 +441,15 @@ MUTATIONS = [
     ),
     Mutation(
         "a training with one look never settles its length (budget)", "training/loop.py",
-        "and step == settings.steps // 2", "and step == -1", "training", "one_look",
+        "one_look and step == settings.steps // 2", "one_look and step == -1", "training", "one_look",
+    ),
+    Mutation(
+        "answers are timed half way through a training whose length is fixed (budget)", "training/loop.py",
+        "return bounded and one_look", "return one_look", "training", "length_is_fixed",
+    ),
+    Mutation(
+        "a length that was settled half way is not saved where a training diverges (law 48)", "training/loop.py",
+        "            state = replace(state, length=_length(settings))\n", "", "training", "settled_half_way_is_saved",
     ),
     Mutation(
         "what is measured half way through a training with one look is not used (budget)", "training/pace.py",

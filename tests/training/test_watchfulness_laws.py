@@ -321,6 +321,29 @@ def test_a_training_with_one_look_settles_its_steps_half_way(
     assert rates[-1] == min(rates)  # the rate falls to the end that was settled
 
 
+@pytest.mark.parametrize("changes", [{"most_steps": None, "maximum_seconds": 1e6}, {"most_steps": 8}])
+def test_a_training_whose_length_is_fixed_times_no_answers_half_way(changes: dict[str, Any]) -> None:
+    def expect(a_row: float) -> dict[str, float]:
+        raise AssertionError("nothing can be settled with it")
+
+    model = tiny_model()
+    chosen = settings(steps=4, evaluate_every=4, **changes)
+    assert train(model, all_parameters(model), ROWS, chosen, answer_loss, hooks(expect=expect)).steps == 4
+
+
+def test_a_length_that_was_settled_half_way_is_saved_with_a_training_that_diverges() -> None:
+    model, saved, steps = tiny_model(), [], []
+
+    def loss(model: torch.nn.Module, pack: Pack) -> Tensor:
+        steps.append(pack)
+        return answer_loss(model, pack) * (float("nan") if len(steps) >= 7 else 1.0)
+
+    chosen = settings(steps=8, evaluate_every=8, maximum_seconds=1e6, most_steps=20)
+    with pytest.raises(DivergedError):
+        train(model, all_parameters(model), ROWS, chosen, loss, hooks(save=saved.append))
+    assert [(each.step, each.length) for each in saved] == [(6, (20, 16, 4))]
+
+
 def test_time_is_up_when_a_step_and_the_look_after_it_no_longer_fit() -> None:
     pace = Pace(settings(steps=100, evaluate_every=50, maximum_seconds=30.0, evaluation_seconds=5.0))
     pace.step_took(2.0)

@@ -132,8 +132,10 @@ def _out_of_patience(state: Checkpoint, settings: Settings) -> bool:
 
 
 def _is_half_of_one_look(step: int, settings: Settings) -> bool:
-    """Whether a training with a single evaluation, which comes too late to settle how long it is, is half done."""
-    return settings.settled_at == 0 and settings.evaluate_every >= settings.steps and step == settings.steps // 2
+    """Whether a bounded training with a single evaluation, which comes too late to settle its length, is half done."""
+    bounded = settings.most_steps is not None and settings.maximum_seconds < math.inf
+    one_look = settings.settled_at == 0 and settings.evaluate_every >= settings.steps
+    return bounded and one_look and step == settings.steps // 2
 
 
 def _length(settings: Settings) -> tuple[int, int, int]:
