@@ -776,6 +776,10 @@ MUTATIONS = [
         "sign if sign.isprintable() else", "sign if True else", "test_audit_shown.py", "80_columns",
     ),
     Mutation(
+        "with AMX no product is cut for all cores (speed)", "models/fused.py",
+        "    one_core = outputs <= _FEW_OUTPUTS and", "    one_core = False and", "models/test_fused_laws.py", "all_cores",
+    ),
+    Mutation(
         "a product in blocks adds the first rows to every block (law 3)", "models/fused.py",
         "else added[block], x", "else added[: len(x[block])], x", "models/test_fused_laws.py", "all_cores",
     ),

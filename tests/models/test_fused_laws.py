@@ -56,10 +56,14 @@ def test_layers_with_anything_else_on_them_keep_pefts_forward(changes: dict[str,
 
 @pytest.mark.parametrize("added", [None, "row", "all"])
 def test_a_product_that_all_cores_share_is_the_product(monkeypatch: pytest.MonkeyPatch, added: str | None) -> None:
-    monkeypatch.setattr(fused, "_has_matrix_units", lambda device: True)
+    monkeypatch.setattr(fused, "processor_features", lambda: ("amx_bf16",))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(fused, "_BLOCK_ROWS", 5)
     monkeypatch.setattr(fused, "_LONG_BLOCK_ROWS", 3)
     torch.manual_seed(0)
+    cuts: list[int] = []
+    slices = fused._slices
+    monkeypatch.setattr(fused, "_slices", lambda rows, most: cuts.append(most) or slices(rows, most))
     for inputs, outputs, rows in ((8, 6, 17), (1601, 6, 17), (8, 1025, 17), (8, 6, 4)):
         # Small whole numbers: sums are exact in bfloat16, in whatever order.
         x = torch.randint(-1, 2, (rows, inputs)).bfloat16()
@@ -68,3 +72,9 @@ def test_a_product_that_all_cores_share_is_the_product(monkeypatch: pytest.Monke
         wanted = x.double() @ weight.double() + (0 if more is None else more)
         found = fused.product(x, weight, None if more is None else more.bfloat16())
         assert torch.equal(found.double(), wanted)
+    assert cuts == [5, 3]  # the wide one and the short one are left whole
+    many = x.repeat(5, 1)
+    fused.product(many.float(), weight.float())
+    monkeypatch.setattr(fused, "processor_features", lambda: ("avx512_bf16",))
+    fused.product(many, weight)
+    assert cuts == [5, 3]

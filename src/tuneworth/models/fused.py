@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor
+
+from tuneworth.models.machine import processor_features
 
 _BLOCK_ROWS = 512
 # Of products that oneDNN gives to one core alone with AMX: columns and rows at most, and the rows that all cores share,
@@ -81,14 +82,10 @@ def product(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
 def _rows_shared(x: Tensor, outputs: int) -> int:
     """How many rows of x [T, I] to multiply at once so that all cores share the product with a weight [I, O]."""
     rows, inputs = x.shape
-    if outputs > _FEW_OUTPUTS or rows > _FEW_ROWS or x.dtype != torch.bfloat16 or not _has_matrix_units(x.device.type):
+    one_core = outputs <= _FEW_OUTPUTS and rows <= _FEW_ROWS and x.dtype == torch.bfloat16
+    if not one_core or x.is_cuda or "amx_bf16" not in processor_features() or torch.get_num_threads() == 1:
         return rows
     return _LONG_BLOCK_ROWS if inputs > _LONG_INPUTS else _BLOCK_ROWS
-
-
-@lru_cache
-def _has_matrix_units(device: str) -> bool:
-    return device == "cpu" and bool(torch.cpu._is_amx_tile_supported()) and torch.get_num_threads() > 1
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:
