@@ -777,7 +777,7 @@ MUTATIONS = [
     ),
     Mutation(
         "with AMX no product is cut for all cores (speed)", "models/fused.py",
-        "    one_core = outputs <= _FEW_OUTPUTS and", "    one_core = False and", "models/test_fused_laws.py", "all_cores",
+        "one_core = outputs <= _FEW_OUTPUTS and", "one_core = False and", "models/test_fused_laws.py", "all_cores",
     ),
     Mutation(
         "a product in blocks adds the first rows to every block (law 3)", "models/fused.py",
