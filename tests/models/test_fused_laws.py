@@ -56,7 +56,7 @@ def test_layers_with_anything_else_on_them_keep_pefts_forward(changes: dict[str,
 
 @pytest.mark.parametrize("added", [None, "row", "all"])
 def test_a_product_that_all_cores_share_is_the_product(monkeypatch: pytest.MonkeyPatch, added: str | None) -> None:
-    monkeypatch.setattr(fused, "processor_features", lambda: ("amx_bf16",))
+    monkeypatch.setattr(fused, "_has_matrix_units", lambda: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(fused, "_BLOCK_ROWS", 5)
     monkeypatch.setattr(fused, "_LONG_BLOCK_ROWS", 3)
@@ -75,6 +75,6 @@ def test_a_product_that_all_cores_share_is_the_product(monkeypatch: pytest.Monke
     assert cuts == [5, 3]  # the wide one and the short one are left whole
     many = x.repeat(5, 1)
     fused.product(many.float(), weight.float())
-    monkeypatch.setattr(fused, "processor_features", lambda: ("avx512_bf16",))
+    monkeypatch.setattr(fused, "_has_matrix_units", lambda: False)
     fused.product(many, weight)
     assert cuts == [5, 3]

@@ -18,8 +18,6 @@ import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor
 
-from tuneworth.models.machine import processor_features
-
 _BLOCK_ROWS = 512
 # Of products that oneDNN gives to one core alone with AMX: columns and rows at most, and the rows that all cores share,
 # fewer where the sums are long.
@@ -83,9 +81,13 @@ def _rows_shared(x: Tensor, outputs: int) -> int:
     """How many rows of x [T, I] to multiply at once so that all cores share the product with a weight [I, O]."""
     rows, inputs = x.shape
     one_core = outputs <= _FEW_OUTPUTS and rows <= _FEW_ROWS and x.dtype == torch.bfloat16
-    if not one_core or x.is_cuda or "amx_bf16" not in processor_features() or torch.get_num_threads() == 1:
+    if not one_core or x.is_cuda or not _has_matrix_units() or torch.get_num_threads() == 1:
         return rows
     return _LONG_BLOCK_ROWS if inputs > _LONG_INPUTS else _BLOCK_ROWS
+
+
+def _has_matrix_units() -> bool:
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:

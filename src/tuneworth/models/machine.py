@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import shutil
@@ -50,7 +49,7 @@ class Machine:
 
 def this_machine() -> Machine:
     """Look at this machine. Takes milliseconds; nothing is measured. A container's limits count as the machine's."""
-    features = processor_features()
+    features = _processor_features()
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     cache = cache_folder()
     existing = next(parent for parent in (cache, *cache.parents) if parent.exists())
@@ -121,9 +120,7 @@ def _limit(name: str) -> str:
         return ""
 
 
-@functools.cache
-def processor_features() -> tuple[str, ...]:
-    """What the processor offers of the instructions that matter here, by their names in Linux; () elsewhere."""
+def _processor_features() -> tuple[str, ...]:
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "avx_vnni")
     try:
         with open("/proc/cpuinfo") as file:  # noqa: PTH123
