@@ -255,8 +255,22 @@ MUTATIONS = [
         "pipeline/test_budget_kept.py", "told_its_time",
     ),
     Mutation(
-        "a kernel is compiled for the length that it meets first", "models/kernels.py",
-        "torch._dynamo.mark_dynamic(tensors[at], d)", "pass",
+        "a kernel that holds for some lengths only is used for all", "models/compiling.py",
+        "if not environment.evaluate_guards_expression(code, others):", "if False:",
+        "models/test_compiling.py", "some_lengths_only",
+    ),
+    Mutation(
+        "a kernel for one type is used for another", "models/compiling.py",
+        "return x.dtype, *[shape[d]", "return 0, *[shape[d]", "models/test_compiling.py", "constants",
+    ),
+    Mutation(
+        "what was compiled is looked up without its constants", "models/compiling.py",
+        "facts = key, torch.get_num_threads()", "facts = torch.get_num_threads()",
+        "models/test_compiling.py", "constants",
+    ),
+    Mutation(
+        "a kernel is compiled for the length that it meets first", "models/compiling.py",
+        "kinds[d] = DimDynamic.DUCK", "pass",
         "models/test_blocks_laws.py", "compiled_once",
     ),
     Mutation(

@@ -5,31 +5,36 @@ runs in two ways: as it stands, or compiled by torch.compile (`compile_kernels`)
 pay (docs/log.md); these few small functions cost seconds once per machine, since PyTorch caches what it compiled.
 
 Shapes: T tokens, H features, I features inside the MLP, V tokens in the vocabulary, F features of heads side by side;
-attention as in models/rows. T, and attention's N, R, S and P, are lengths: they change from call to call.
+attention as in models/rows. T, and attention's N, R, S and P, are lengths: they change from call to call (and are
+written as shape[d]: len() of one is a constant to the compiler).
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch._inductor.config import cpp
 from torch.nn.functional import silu
 
+from tuneworth.models.compiling import Dimensions, compiled, key_of
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LENGTHS = frozenset("TNRSP")
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+
+_MOST_VARIANTS = 16  # of a kernel: other models, other numbers; what comes after runs as it stands
 
 _log = logging.getLogger(__name__)
 
@@ -71,70 +76,84 @@ def _knows_all_instructions(compiler: str) -> bool:
         return False
 
 
+class Kernel:
+    """A function of tensors that runs as it stands, or compiled; see `kernel`."""
+
+    def __init__(self, function: Callable[..., Any], shapes: Mapping[str, str]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        names = list(inspect.signature(function).parameters)
+        self._named = [Dimensions.of(shapes[name]) if name in shapes else None for name in names]
+        self._lengths = [(at, d) for at, each in enumerate(self._named) if each for d, _ in each.lengths]
+        self._compiled: dict[Hashable, Callable[..., Any]] = {}
+        self._by_torch: Callable[..., Any] | None = None
+
+    def __call__(self, *args: Any) -> Any:
+        """Of all arguments."""
+        return self._run(args, ()) if _Compiling.wanted else self._function(*args)
+
+    def with_last(self, *last: Any) -> Callable[..., Any]:
+        """The function of the arguments before `last`, which are not looked at again at each call."""
+        last = tuple(x.detach() if isinstance(x, Tensor) else x for x in last)
+        key = key_of([None] * len(last), last)
+        return lambda *first: self._run(first, last, key) if _Compiling.wanted else self._function(*first, *last)
+
+    def _run(self, first: tuple[Any, ...], last: tuple[Any, ...], key_of_last: tuple[Hashable, ...] = ()) -> Any:
+        # A length of 1 would be compiled anew: PyTorch takes 0 and 1 for constants.
+        short = any(first[at] is not None and first[at].shape[d] < 2 for at, d in self._lengths)
+        if short or torch.compiler.is_compiling():
+            return self._function(*first, *last)
+        # Nothing is differentiated here.
+        args = tuple(x.detach() if isinstance(x, Tensor) and x.requires_grad else x for x in (*first, *last))
+        key = key_of(self._named[: len(first)], first) + key_of_last
+        run = self._compiled.get(key)
+        if run is None:
+            if len(self._compiled) >= _MOST_VARIANTS:
+                return self._function(*args)
+            try:
+                run = self._compiled[key] = self._made(args, key)
+            except Exception as error:
+                return self._given_up(error, args)
+        try:
+            return run(*args)
+        except (AssertionError, torch._dynamo.exc.TorchDynamoException) as error:  # before anything was written
+            return self._given_up(error, args)
+
+    def _given_up(self, error: Exception, args: tuple[Any, ...]) -> Any:
+        """From now on all kernels run as they stand."""
+        _log.warning("kernels run uncompiled, a bit slower: %s", f"{error}".strip().split("\n")[0])
+        _Compiling.wanted, _Compiling.failed = False, True
+        return self._function(*args)
+
+    def _made(self, args: tuple[Any, ...], key: Hashable) -> Callable[..., Any]:
+        """The function compiled for arguments like these. Raises whatever a compiler raises."""
+        if all(x.device.type == "cpu" for x in args if isinstance(x, Tensor)):
+            return compiled(self._function, [*self._named, *[None] * len(args)][: len(args)], args, key)
+        for at, d in self._lengths:
+            if args[at] is not None:
+                torch._dynamo.mark_dynamic(args[at], d)
+        if self._by_torch is None:
+            self._by_torch = torch.compile(self._function, fullgraph=True)
+        return self._by_torch
+
+
 def kernel(**shapes: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Compile a function on its first call, if kernels are compiled; once for all lengths over 1.
 
     `shapes` names the dimensions of its tensors. All but lengths are constants to the compiler: with nothing known it
     takes half as long again to compile, twice as long to load what was kept, and some kernels run at half the speed
-    (docs/results.md). A second model's other sizes are compiled once more, unknown, for all models to come.
+    (docs/results.md).
     """
 
     def compiling(function: Callable[P, R]) -> Callable[P, R]:
-        names, run = list(inspect.signature(function).parameters), _compiling(function)
-        dimensions = [(names.index(name), shape.split()) for name, shape in shapes.items()]
-        lengths = [(at, d) for at, found in dimensions for d, name in enumerate(found) if name in _LENGTHS]
-        constants = [(at, d) for at, found in dimensions for d, name in enumerate(found) if name not in _LENGTHS]
-        known: set[tuple[object, ...]] = set()
-
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            if not _Compiling.wanted or torch.compiler.is_compiling():
-                return function(*args, **kwargs)
-            tensors: Any = args
-            # A length of 1 would be compiled anew: PyTorch takes 0 and 1 for constants.
-            if any(tensors[at] is not None and tensors[at].shape[d] < 2 for at, d in lengths):
-                return function(*args, **kwargs)
-            # Nothing is differentiated here, and a tensor that might be, or is a parameter, would be compiled anew.
-            if not torch.is_grad_enabled():
-                tensors = [each.detach() if isinstance(each, Tensor) else each for each in args]
-            sizes = tensors[0].dtype, *(tensors[at].shape[d] for at, d in constants if tensors[at] is not None)
-            if sizes not in known:
-                known.add(sizes)
-                for at, d in lengths:
-                    if tensors[at] is not None:
-                        torch._dynamo.mark_dynamic(tensors[at], d)
-            return run(*tensors, **kwargs)
-
-        return call
+        return cast(Callable[P, R], Kernel(function, shapes))
 
     return compiling
-
-
-def kernel_of_one(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile `function` for a single token, once for each set of shapes; see `kernel`."""
-    return _compiling(function)
 
 
 def kernels_compiled() -> bool:
     """Whether kernels are compiled."""
     return _Compiling.wanted
-
-
-def _compiling(function: Callable[P, R]) -> Callable[P, R]:
-    compiled: list[Callable[P, R]] = []
-
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not _Compiling.wanted or torch.compiler.is_compiling():
-            return function(*args, **kwargs)
-        if not compiled:
-            compiled.append(torch.compile(function, fullgraph=True))
-        try:
-            return compiled[0](*args, **kwargs)
-        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
-            _log.warning("kernels run uncompiled, a bit slower: %s", str(error).splitlines()[0])
-            _Compiling.wanted, _Compiling.failed = False, True
-            return function(*args, **kwargs)
-
-    return call
 
 
 def precise(x: Tensor) -> torch.dtype:
@@ -313,7 +332,7 @@ def attend_one_each(
     turned = rotated(heads[:, :-kv_heads], cos, sin)
     own = _scores_of_one_each(turned, heads[:, -kv_heads:], keys, values, ends, places) * scaling
     weights = torch.softmax(own, -1)
-    out: Tensor = (weights[..., None] * values[:, :, None, : len(places)].to(weights.dtype)).sum(3)
+    out: Tensor = (weights[..., None] * values[:, :, None, : places.shape[0]].to(weights.dtype)).sum(3)
     return out.to(heads.dtype)
 
 
@@ -332,7 +351,7 @@ def attend_one_each_of_both(
     peak = torch.maximum(own.amax(-1, keepdim=True), shared.amax(-1, keepdim=True))
     own, shared = torch.exp(own - peak), torch.exp(shared - peak)
     share = 1 / (own.sum(-1, keepdim=True) + shared.sum(-1, keepdim=True))
-    seen = values.transpose(0, 1)[:, :, None, : len(places)].to(own.dtype)
+    seen = values.transpose(0, 1)[:, :, None, : places.shape[0]].to(own.dtype)
     return ((own * share)[..., None] * seen).sum(3).to(heads.dtype), (shared * share).to(heads.dtype)
 
 
@@ -341,12 +360,12 @@ def _scores_of_one_each(
 ) -> Tensor:
     """[N, K, G, S] of turned [N, H + K, D], queries and keys; see `attend_one_each`."""
     kv_heads = keys.shape[1]
-    rows = torch.arange(len(ends), device=ends.device)
+    rows = torch.arange(ends.shape[0], device=ends.device)
     keys[rows, :, ends] = turned[:, -kv_heads:]
     values[rows, :, ends] = value
     query = turned[:, :-kv_heads].unflatten(1, (kv_heads, -1))
     exact = precise(query)
-    scores: Tensor = (query[:, :, :, None].to(exact) * keys[:, :, None, : len(places)].to(exact)).sum(-1)
+    scores: Tensor = (query[:, :, :, None].to(exact) * keys[:, :, None, : places.shape[0]].to(exact)).sum(-1)
     return scores.masked_fill((places > ends[:, None])[:, None, None], float("-inf"))
 
 

@@ -11,19 +11,19 @@ models/attention.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor
 from torch.nn.functional import silu
 
-from tuneworth.models.kernels import kernel_of_one, precise, rotated
+from tuneworth.models.kernels import Kernel, precise, rotated
 
 Low = tuple[Tensor, Tensor, Tensor]  # A [R, I], B [O, R], its scale [1]
-Part = tuple[Tensor, Tensor | None, tuple[Low, ...]]  # W [O, I], its bias [O], the adapters that answer
+Part = tuple[Tensor, Tensor | None, Sequence[Low]]  # W [O, I], its bias [O], the adapters that answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,6 @@ class Slots:
     def of(cls, keys: Sequence[Tensor], values: Sequence[Tensor], used: int) -> list[Slots]:
         """Those of every layer."""
         length = torch.empty(used)
-        for tensor, dimension in ((length, 0), *((tensor, 1) for tensor in (*keys, *values))):
-            torch._dynamo.mark_dynamic(tensor, dimension)
         return [cls(key, value, length) for key, value in zip(keys, values, strict=True)]
 
 
@@ -55,22 +53,23 @@ class SingleToken:
         self._norms = layer.input_layernorm, layer.post_attention_layernorm
         self._scaling = attention.scaling
         self._names = names
-        self._parts: dict[int | None, tuple[Part, ...]] = {}
+        self._ready: dict[int | None, Callable[..., Tensor]] = {}
 
     def __call__(self, x: Tensor, angles: tuple[Tensor, Tensor], slots: Slots, adapter: int | None) -> Tensor:
         """x [1, H] -> [1, H]; fills the token's slot. `adapter` is a number in `names`, -1 for none, None for the
         active ones.
         """
-        first, second = self._norms
-        return _block(
-            x, first.weight, second.weight, first.variance_epsilon, self._of(adapter), *angles,
-            slots.keys, slots.values, slots.used, self._scaling,
-        )  # fmt: skip
+        if adapter not in self._ready:
+            self._ready[adapter] = self._with_weights(adapter)
+        return self._ready[adapter](x, *angles, slots.keys, slots.values, slots.used)
 
-    def _of(self, adapter: int | None) -> tuple[Part, ...]:
-        if adapter not in self._parts:
-            self._parts[adapter] = tuple(self._part(linear, adapter) for linear in self._linears)
-        return self._parts[adapter]
+    def _with_weights(self, adapter: int | None) -> Callable[..., Tensor]:
+        """`_block` of what changes from token to token."""
+        parts = [self._part(linear, adapter) for linear in self._linears]
+        first, second = self._norms
+        flat = [x for weight, bias, lows in parts for x in (weight, bias, *(x for low in lows for x in low))]
+        counts = tuple(len(lows) for _, _, lows in parts)
+        return _block.with_last(first.weight, second.weight, first.variance_epsilon, self._scaling, counts, *flat)
 
     def _part(self, linear: Any, adapter: int | None) -> Part:
         if not isinstance(linear, LoraLinear):
@@ -87,24 +86,29 @@ class SingleToken:
 
 def project_single(x: Tensor, norm: Any, weight: Tensor) -> Tensor:
     """Logits [1, V] of the last block's x [1, H]."""
-    return _normed_product(x, norm.weight, norm.variance_epsilon, weight)
+    out: Tensor = _normed_product(x, norm.weight, norm.variance_epsilon, weight)
+    return out
 
 
-@kernel_of_one
-def _block(
+def _block_of(
     x: Tensor,
-    norm: Tensor,
-    norm_mlp: Tensor,
-    epsilon: float,
-    parts: tuple[Part, ...],
     cos: Tensor,
     sin: Tensor,
     keys: Tensor,
     values: Tensor,
     used: Tensor,
+    norm: Tensor,
+    norm_mlp: Tensor,
+    epsilon: float,
     scaling: float,
+    adapters: tuple[int, ...],
+    *weights: Tensor | None,
 ) -> Tensor:
-    query, key, value, out, gate, up, down = parts
+    """The block's output [1, H]. `weights` are those of the seven layers one after the other, each with its bias and
+    the three tensors of every adapter on it; `adapters` counts those."""
+    rest = iter(weights)
+    layers = [(next(rest), next(rest), [(next(rest), next(rest), next(rest)) for _ in range(n)]) for n in adapters]
+    query, key, value, out, gate, up, down = cast(list[Part], layers)
     kv_heads, _, size = keys.shape
     length = used.shape[0]
     y = _norm(x, norm, epsilon)
@@ -113,16 +117,19 @@ def _block(
     keys.narrow(1, length - 1, 1).copy_(turned.transpose(0, 1))
     values.narrow(1, length - 1, 1).copy_(_product(y, value).view(kv_heads, 1, size))
     seen, found = keys[:, None, :length].to(precise(q)), values[:, None, :length].to(precise(q))
-    weights = torch.softmax((q.to(seen.dtype) * seen).sum(-1) * scaling, -1)
-    attended = (weights[..., None] * found).sum(2).to(x.dtype).view(1, -1)
+    shares = torch.softmax((q.to(seen.dtype) * seen).sum(-1) * scaling, -1)
+    attended = (shares[..., None] * found).sum(2).to(x.dtype).view(1, -1)
     x = x + _product(attended, out)
     y = _norm(x, norm_mlp, epsilon)
     return x + _product(silu(_product(y, gate)) * _product(y, up), down)
 
 
-@kernel_of_one
-def _normed_product(x: Tensor, norm: Tensor, epsilon: float, weight: Tensor) -> Tensor:
+def _normed_product_of(x: Tensor, norm: Tensor, epsilon: float, weight: Tensor) -> Tensor:
     return _sums(_norm(x, norm, epsilon), weight).to(x.dtype)
+
+
+_block = Kernel(_block_of, {"keys": "K R D", "values": "K R D", "used": "S"})
+_normed_product = Kernel(_normed_product_of, {})
 
 
 def _product(x: Tensor, part: Part) -> Tensor:

@@ -1,0 +1,120 @@
+"""Kernels that are compiled for named dimensions: right at every length, kept on disk, and never used for others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tuneworth.models import compiling, kernels
+from tuneworth.models.kernels import Kernel
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, at its import
+
+
+@pytest.fixture(autouse=True)
+def place(compiled: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty place for what is compiled."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    yield tmp_path
+    assert not kernels._Compiling.failed
+
+
+def scaled_into(out: Tensor, x: Tensor, factor: float, shift: Tensor | None) -> None:
+    """x [T, H] times `factor`, plus `shift` [H]."""
+    out.copy_(x * factor if shift is None else x * factor + shift)
+
+
+def both(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum and product."""
+    return x + y, x * y
+
+
+def doubled_if_long(x: Tensor) -> Tensor:
+    """Another function for long tensors."""
+    return x * 2 if x.shape[0] > 300 else x + 1
+
+
+def kernel_of_scaled() -> Kernel:
+    return Kernel(scaled_into, {"out": "T H", "x": "T H", "shift": "H"})
+
+
+def test_it_holds_at_every_length_and_for_other_constants() -> None:
+    kernel = kernel_of_scaled()
+    torch.manual_seed(0)
+    constants = [
+        (6, torch.float32, 2.0, False),
+        (5, torch.float32, 2.0, False),
+        (6, torch.float64, 2.0, False),
+        (6, torch.float32, 3.0, False),
+        (6, torch.float32, 2.0, True),
+    ]
+    for variants, (width, dtype, factor, shifted) in enumerate(constants, 1):
+        for length in (2, 3, 700):
+            x = torch.randn(length, width, dtype=dtype)
+            shift = torch.randn(width, dtype=dtype) if shifted else None
+            found, wanted = torch.zeros_like(x), torch.zeros_like(x)
+            kernel(found, x, factor, shift)
+            scaled_into(wanted, x, factor, shift)
+            torch.testing.assert_close(found, wanted)
+        assert len(kernel._compiled) == variants
+
+
+def test_a_part_of_something_wider_is_not_taken_for_a_whole() -> None:
+    kernel = kernel_of_scaled()
+    for wide in (6, 9, 11):
+        for length in (4, 5):
+            x, out = torch.randn(length, wide), torch.zeros(length, wide)
+            kernel(out[:, :6], x[:, :6], 2.0, None)
+            torch.testing.assert_close(out[:, :6], 2 * x[:, :6])
+            assert not out[:, 6:].any()
+
+
+def test_results_keep_their_form_and_last_arguments_can_be_given_before() -> None:
+    kernel = Kernel(both, {"x": "T H"})
+    x, y = torch.randn(7, 4), torch.randn(4).requires_grad_()
+    bound = kernel.with_last(y)
+    for found in (kernel(x, y), bound(x), bound(x[:3]), bound(x[:1])):
+        assert isinstance(found, tuple)
+        torch.testing.assert_close(found, both(x[: len(found[0])], y.detach()))
+        assert not found[0].requires_grad or len(found[0]) == 1  # a single one runs as it stands
+
+
+def test_what_was_compiled_is_read_again_and_a_damaged_file_is_made_anew(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, out = torch.randn(5, 6), torch.zeros(5, 6)
+    kernel_of_scaled()(out, x, 2.0, None)
+    (kept,) = (place / "kernels").iterdir()
+    whole = kept.read_bytes()
+    monkeypatch.setattr(compiling, "standalone_compile", None)  # nothing can be compiled now
+    again = torch.zeros(5, 6)
+    kernel_of_scaled()(again, x, 2.0, None)
+    assert torch.equal(again, out)
+    monkeypatch.undo()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(place))
+    for damage in (b"", whole[:100], whole[:-50], b"\x80\x04." + whole):
+        kept.write_bytes(damage)
+        kernel_of_scaled()(again.zero_(), x, 2.0, None)
+        assert torch.equal(again, out)
+        assert len(kept.read_bytes()) > 1000
+
+
+def test_other_constants_are_other_files(place: Path) -> None:
+    """Also where another process asks: what is looked up on disk knows all constants."""
+    for dtype, width in ((torch.float32, 6), (torch.float64, 6), (torch.float32, 7)):
+        x = torch.randn(5, width, dtype=dtype)
+        out = torch.zeros_like(x)
+        kernel_of_scaled()(out, x, 2.0, None)
+        torch.testing.assert_close(out, 2 * x)
+    assert len(list((place / "kernels").iterdir())) == 3
+
+
+def test_a_function_that_differs_for_some_lengths_only_is_refused() -> None:
+    x = torch.randn(700, 3)
+    dimensions = [compiling.Dimensions.of("T H")]
+    with pytest.raises(ValueError, match="for some lengths only"):
+        compiling.compiled(doubled_if_long, dimensions, [x], compiling.key_of(dimensions, [x]))
