@@ -260,6 +260,16 @@ MUTATIONS = [
         "models/test_compiling.py", "some_lengths_only",
     ),
     Mutation(
+        "kernels are refused for what makes sums over 4,096 values precise", "models/compiling.py",
+        '"S": 4096, "R": 9002, "P": 4095}', '"S": 4096, "R": 9002, "P": 9000}',
+        "models/test_compiling.py", "every_kernel and dtype1",
+    ),
+    Mutation(
+        "one kernel that is refused stops all", "models/kernels.py",
+        "except LengthsError as error:", "except ZeroDivisionError as error:",
+        "models/test_compiling.py", "some_lengths_only_runs",
+    ),
+    Mutation(
         "a kernel for one type is used for another", "models/compiling.py",
         "return x.dtype, *[shape[d]", "return 0, *[shape[d]", "models/test_compiling.py", "constants",
     ),

@@ -9,8 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tuneworth.models import compiling, kernels
+from tiny import random_ids, random_row, tiny_model
+from tuneworth.inference import Engine, Request
+from tuneworth.models import compiling, kernels, single
+from tuneworth.models.adapters import add_lora
+from tuneworth.models.blocks import fuse_blocks, release_blocks
 from tuneworth.models.kernels import Kernel
+from tuneworth.training import answer_loss, pack
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, at its import
 
@@ -118,3 +123,47 @@ def test_a_function_that_differs_for_some_lengths_only_is_refused() -> None:
     dimensions = [compiling.Dimensions.of("T H")]
     with pytest.raises(ValueError, match="for some lengths only"):
         compiling.compiled(doubled_if_long, dimensions, [x], compiling.key_of(dimensions, [x]))
+
+
+def test_sums_over_more_than_it_was_compiled_for_are_as_precise_as_single_values() -> None:
+    """PyTorch's compiler would add up over 4,096 values in parts, had it seen so many."""
+    torch.manual_seed(0)
+    own, shared = torch.randn(2, 3, 2, 5000), torch.randn(2, 3, 2, 9000)
+    allowed = torch.ones(3, 5000, dtype=torch.bool)
+    kernels.softmax_of_both(own[..., :7].contiguous(), shared[..., :9].contiguous(), allowed[:, :7].contiguous(), 0.5)
+    found = kernels.softmax_of_both(own, shared, allowed, 0.5)
+    wanted = kernels.softmax_of_both.__wrapped__(own.double(), shared.double(), allowed, 0.5)  # type: ignore[attr-defined]
+    for some, exact in zip(found, wanted, strict=True):
+        torch.testing.assert_close(some.double(), exact, rtol=4e-6, atol=0)
+
+
+def test_a_kernel_that_holds_for_some_lengths_only_runs_as_it_stands_and_others_compiled() -> None:
+    refused, other = Kernel(doubled_if_long, {"x": "T H"}), kernel_of_scaled()
+    for length in (700, 5):
+        x = torch.randn(length, 3)
+        torch.testing.assert_close(refused(x), doubled_if_long(x))
+    assert list(refused._compiled.values()) == [doubled_if_long]
+    x, out = torch.randn(5, 6), torch.zeros(5, 6)
+    other(out, x, 2.0, None)
+    assert scaled_into not in other._compiled.values()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_every_kernel_is_compiled_for_the_types_of_real_models(dtype: torch.dtype) -> None:
+    """A training pass and answers behind a shared beginning and without one: nothing runs as it stands."""
+    every = [x for module in (kernels, single) for x in vars(module).values() if isinstance(x, Kernel)]
+    before = {kernel: set(kernel._compiled) for kernel in every}
+    model = add_lora(tiny_model("gqa").to(dtype), rank=4, alpha=8, seed=0)
+    fuse_blocks(model)
+    for shared in (0, 9):
+        rows = [random_row(str(n), 4 + n, 3, seed=n, shared=random_ids(shared, seed=1)) for n in range(3)]
+        answer_loss(model, pack(rows)).backward()
+    release_blocks(model)
+    for shared in (0, 70):
+        beginning = random_ids(shared, seed=9)
+        prompts = [beginning + random_ids(length, seed=length) for length in (3, 4)]
+        Engine(model, end_id=10**6).answer([Request(prompt, 4) for prompt in prompts])
+    Engine(model, end_id=10**6).answer([Request(random_ids(5, seed=2), 3)])
+    for kernel in every:
+        new = [kernel._compiled[key] for key in set(kernel._compiled) - before[kernel]]
+        assert new and kernel.__wrapped__ not in new, kernel.__name__  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch._inductor.config import cpp
 from torch.nn.functional import silu
 
-from tuneworth.models.compiling import Dimensions, compiled, key_of
+from tuneworth.models.compiling import Dimensions, LengthsError, compiled, key_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -111,9 +111,13 @@ class Kernel:
             if len(self._compiled) >= _MOST_VARIANTS:
                 return self._function(*args)
             try:
-                run = self._compiled[key] = self._made(args, key)
+                run = self._made(args, key)
+            except LengthsError as error:
+                _log.warning("one kernel runs uncompiled, a bit slower: %s", error)
+                run = self._function
             except Exception as error:
                 return self._given_up(error, args)
+            self._compiled[key] = run
         try:
             return run(*args)
         except (AssertionError, torch._dynamo.exc.TorchDynamoException) as error:  # before anything was written
