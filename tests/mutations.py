@@ -262,12 +262,33 @@ MUTATIONS = [
     Mutation(
         "kernels are refused for what makes sums over 4,096 values precise", "models/compiling.py",
         '"S": 4096, "R": 9002, "P": 4095}', '"S": 4096, "R": 9002, "P": 9000}',
-        "models/test_compiling.py", "every_kernel and dtype1",
+        "models/test_compiling.py", "every_kernel",
     ),
     Mutation(
         "one kernel that is refused stops all", "models/kernels.py",
         "except LengthsError as error:", "except ZeroDivisionError as error:",
         "models/test_compiling.py", "some_lengths_only_runs",
+    ),
+    Mutation(
+        "queries have the keys' norm and keys the queries' (law 3)", "models/kernels.py",
+        "[query.expand(queries, -1), key.expand(kv_heads, -1)]",
+        "[key.expand(queries, -1), query.expand(kv_heads, -1)]",
+        "models/test_blocks_laws.py", "test_law_3",
+    ),
+    Mutation(
+        "the gradient goes past the norms of heads (law 3)", "models/kernels.py",
+        "torch.cat([own.to(wide.dtype), found", "torch.cat([found[:, :-kv_heads], found",
+        "models/test_blocks_laws.py", "test_law_3",
+    ),
+    Mutation(
+        "a lone token's heads are not normalised (law 6)", "models/single.py",
+        "queries, own = normed(queries, norm_query, epsilon), normed(own, norm_key, epsilon)", "pass",
+        "models/test_single_laws.py", "test_law_6",
+    ),
+    Mutation(
+        "answers are computed without the norms of heads (law 6)", "models/packed.py",
+        "wide = norm_heads(wide, *self._head_norms).flatten(1)", "pass",
+        "inference/test_prefix_laws.py", "test_law",
     ),
     Mutation(
         "a kernel for one type is used for another", "models/compiling.py",

@@ -22,6 +22,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from tuneworth.models.attention import ATTENTION
@@ -173,6 +175,12 @@ def tiny_model(
             model = Qwen2ForCausalLM(Qwen2Config(**shape))
             for bias in (p for name, p in model.named_parameters() if name.endswith("bias")):
                 torch.nn.init.normal_(bias)
+        elif kind == "head norms":
+            model = Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=12))
+            for weight in (
+                p for name, p in model.named_parameters() if name.endswith(("q_norm.weight", "k_norm.weight"))
+            ):
+                torch.nn.init.uniform_(weight, 0.5, 1.5)
         else:
             model = LlamaForCausalLM(LlamaConfig(**shape))
     return _exact_norms(model.to(dtype)).eval()

@@ -24,7 +24,7 @@ from tuneworth.training import answer_loss, pack
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-KINDS = ("gqa", "mha", "window", "bias")
+KINDS = ("gqa", "mha", "window", "bias", "head norms")
 
 
 def frozen(kind: str) -> PreTrainedModel:

@@ -153,7 +153,7 @@ def test_every_kernel_is_compiled_for_the_types_of_real_models(dtype: torch.dtyp
     """A training pass and answers behind a shared beginning and without one: nothing runs as it stands."""
     every = [x for module in (kernels, single) for x in vars(module).values() if isinstance(x, Kernel)]
     before = {kernel: set(kernel._compiled) for kernel in every}
-    model = add_lora(tiny_model("gqa").to(dtype), rank=4, alpha=8, seed=0)
+    model = add_lora(tiny_model("head norms").to(dtype), rank=4, alpha=8, seed=0)
     fuse_blocks(model)
     for shared in (0, 9):
         rows = [random_row(str(n), 4 + n, 3, seed=n, shared=random_ids(shared, seed=1)) for n in range(3)]

@@ -34,7 +34,7 @@ def rows(compiled: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]
     return seen
 
 
-@pytest.mark.parametrize("kind", ["gqa", "mha", "bias"])
+@pytest.mark.parametrize("kind", ["gqa", "mha", "bias", "head norms"])
 @pytest.mark.parametrize("shared", [0, 6, 70])
 def test_law_6_rows_side_by_side_are_written_as_alone(rows: dict[str, list[int]], kind: str, shared: int) -> None:
     model = tiny_model(kind)
@@ -51,8 +51,9 @@ def test_law_6_rows_side_by_side_are_written_as_alone(rows: dict[str, list[int]]
     assert not kernels._Compiling.failed
 
 
-def test_law_6_logits_of_rows_side_by_side_are_exact(rows: dict[str, list[int]]) -> None:
-    model = tiny_model("bias")
+@pytest.mark.parametrize("kind", ["bias", "head norms"])
+def test_law_6_logits_of_rows_side_by_side_are_exact(rows: dict[str, list[int]], kind: str) -> None:
+    model = tiny_model(kind)
     for shared in (0, 70):
         beginning = random_ids(shared, seed=9)
         prompts = [beginning + random_ids(length, seed=length) for length in (5, 12)]

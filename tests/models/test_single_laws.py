@@ -31,7 +31,7 @@ def passes(compiled: None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("kind", ["gqa", "mha", "bias"])
+@pytest.mark.parametrize("kind", ["gqa", "mha", "bias", "head norms"])
 def test_law_6_a_compiled_token_is_the_models_own(passes: list[int], kind: str) -> None:
     model = tiny_model(kind)
     engine = Engine(model, end_id=NEVER)
@@ -44,8 +44,9 @@ def test_law_6_a_compiled_token_is_the_models_own(passes: list[int], kind: str) 
     assert not kernels._Compiling.failed
 
 
-def test_law_6_the_logits_of_a_compiled_token_are_exact(passes: list[int]) -> None:
-    model = tiny_model("bias")
+@pytest.mark.parametrize("kind", ["bias", "head norms"])
+def test_law_6_the_logits_of_a_compiled_token_are_exact(passes: list[int], kind: str) -> None:
+    model = tiny_model(kind)
     prompt = random_ids(7, seed=3)
     engine = Engine(model, end_id=NEVER)
     found: list[torch.Tensor] = []

@@ -47,7 +47,7 @@ def task(place: Path, **changes: Any) -> Any:
 def unhurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds on all rows, however busy the machine is; not where the limit itself is tested."""
     if not request.node.name.startswith(("test_what_all", "test_a_short")):
-        monkeypatch.setattr(plan_racing, "_FREE_SECONDS", 500.0)
+        monkeypatch.setattr(plan_racing, "_FREE_SECONDS", (500.0, 500.0))
         monkeypatch.setattr(plan_racing, "_FREE_SHARE", 0.9)
 
 
@@ -195,7 +195,7 @@ def test_a_race_needs_a_trained_arm_and_no_earlier_run(place: Path, tmp_path: Pa
 def test_a_budget_without_time_for_a_race_takes_the_first_model_and_says_so(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_racing, "_FREE_SECONDS", 0.01)
+    monkeypatch.setattr(plan_racing, "_FREE_SECONDS", (0.01, 0.01))
     folder = running.run(task(place), out=tmp_path / "run", until="split").folder
     chosen = racing.settled(task(place), folder, Silent(), time.monotonic())
     assert chosen.models == [str(place / "model-0")]
@@ -223,4 +223,7 @@ def test_what_all_rounds_take_stays_under_half_of_training_the_winner_whoever_wi
 def test_a_short_training_leaves_a_race_a_little_of_the_budget() -> None:
     quick = [Pace(0.01, 1e-3, 1e-3, 1.0)] * 2
     assert race_limit(quick, 600) == 60
-    assert race_limit(quick, 6000) == 180
+    assert race_limit(quick, 6000) == 90
+    assert race_limit([*quick, Pace(0.01, 1e-3, 1e-3, 220.0)], 6000) == 110
+    assert race_limit([*quick, Pace(0.01, 1e-3, 1e-3, 2200.0)], 6000) == 180
+    assert race_limit([*quick, Pace(0.01, 1e-3, 1e-3, 2200.0)], 600) == 60

@@ -23,14 +23,23 @@ from torch import Tensor
 
 from tuneworth.models.attention import Layout
 from tuneworth.models.fused import is_plain, product
-from tuneworth.models.kernels import norm_backward, norm_into, swiglu_backward, swiglu_into
+from tuneworth.models.kernels import (
+    norm_backward,
+    norm_heads,
+    norm_heads_backward,
+    norm_into,
+    swiglu_backward,
+    swiglu_into,
+)
 
 # Blocks whose forward pass is exactly the one below; where their attention's window is found, if it has one.
 KNOWN_BLOCKS = {
     "LlamaDecoderLayer": None,
     "MistralDecoderLayer": "config.sliding_window",
     "Qwen2DecoderLayer": "sliding_window",
+    "Qwen3DecoderLayer": "sliding_window",
 }
+_HEAD_NORMS = ("q_norm", "k_norm")
 
 
 def fuse_blocks(model: torch.nn.Module) -> None:
@@ -65,6 +74,7 @@ class _Block:
         self._index, self._scaling = attention.layer_idx, attention.scaling
         self._shape = attention.k_proj.out_features // attention.head_dim, attention.head_dim
         self._window = window_of(layer)
+        self._head_norms = head_norms_of(layer)
 
     def __call__(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], layout: Layout, **others: Any
@@ -73,6 +83,8 @@ class _Block:
         x = hidden_states[0]
         cos, sin = position_embeddings[0][0], position_embeddings[1][0]
         wide = _run(_NormProject, x, self._norms[0], self._qkv, *self._qkv.parameters)
+        if self._head_norms:
+            wide = _run(_NormHeads, wide, *self._head_norms)
         attended = layout.attend_wide(self._index, wide, (cos, sin), self._shape, self._scaling, self._window)
         x = _run(_ProjectAdd, attended, x, self._out, *self._out.parameters)
         parameters = (*self._gate_up.parameters, *self._down.parameters)
@@ -98,6 +110,7 @@ def _fits(layer: Any) -> bool:
     linear = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
     linear += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
     norms = [layer.input_layernorm, layer.post_attention_layernorm]
+    norms += [getattr(attention, name) for name in _HEAD_NORMS if hasattr(attention, name)]
     return (
         all(is_plain(module) for module in linear)
         and not any(norm.weight.requires_grad for norm in norms)
@@ -112,6 +125,15 @@ def window_of(layer: Any) -> int | None:
     for name in path.split(".") if path else ():
         found = getattr(found, name, None)
     return found
+
+
+def head_norms_of(layer: Any) -> tuple[Tensor, Tensor, int, float] | None:
+    """What `norm_heads` is to be given, where a known block normalises the heads of its queries and keys (Qwen3)."""
+    attention = layer.self_attn
+    if not all(hasattr(attention, name) for name in _HEAD_NORMS):
+        return None
+    query, key = attention.q_norm, attention.k_norm
+    return query.weight, key.weight, attention.k_proj.out_features // attention.head_dim, _epsilon(query)
 
 
 class Matrix:
@@ -226,6 +248,21 @@ class _NormProject(torch.autograd.Function):
             return None, None, None, *found
         own = norm_backward(inner, x, ctx.norm.weight, None, _epsilon(ctx.norm))
         return own, None, None, *found
+
+
+class _NormHeads(torch.autograd.Function):
+    """See `norm_heads`; [T, (H + 2 K) D] again."""
+
+    @staticmethod
+    def forward(ctx: Any, wide: Tensor, query: Tensor, key: Tensor, kv_heads: int, epsilon: float) -> Tensor:
+        ctx.save_for_backward(wide, query, key)
+        ctx.numbers = kv_heads, epsilon
+        return norm_heads(wide, query, key, kv_heads, epsilon).flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        own = norm_heads_backward(gradients[0].contiguous(), *ctx.saved_tensors, *ctx.numbers)
+        return own.flatten(1), None, None, None, None
 
 
 class _ProjectAdd(torch.autograd.Function):

@@ -165,32 +165,67 @@ def precise(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-@kernel(out="T H", x="T H", weight="H")
-def norm_into(out: Tensor, x: Tensor, weight: Tensor, epsilon: float) -> None:
-    """RMSNorm (Zhang & Sennrich 2019) of x [T, H] into out [T, H], rounded where transformers rounds."""
+def normed(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """RMSNorm (Zhang & Sennrich 2019) of x's last dimension, rounded where transformers rounds."""
+    exact = x.to(precise(x))
+    return weight * (exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)
+
+
+def _through_norm(gradient: Tensor, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """The gradient of x from that of `normed`, not rounded."""
     exact = x.to(precise(x))
     scale = torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)
-    out.copy_(weight * (exact * scale).to(x.dtype))
+    inner = (gradient * weight).to(exact.dtype)
+    normal = exact * scale
+    return (inner - normal * (inner * normal).mean(-1, keepdim=True)) * scale
+
+
+@kernel(out="T H", x="T H", weight="H")
+def norm_into(out: Tensor, x: Tensor, weight: Tensor, epsilon: float) -> None:
+    """RMSNorm of x [T, H] into out [T, H], rounded where transformers rounds."""
+    out.copy_(normed(x, weight, epsilon))
 
 
 @kernel(x="T H", added="T H", weight="H")
 def norm_of_sum(x: Tensor, added: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """x + added [T, H], and its RMSNorm; see `norm_into`."""
     total = x + added
-    exact = total.to(precise(x))
-    scale = torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)
-    return total, weight * (exact * scale).to(x.dtype)
+    return total, normed(total, weight, epsilon)
 
 
 @kernel(gradient="T H", x="T H", weight="H", residual="T H")
 def norm_backward(gradient: Tensor, x: Tensor, weight: Tensor, residual: Tensor | None, epsilon: float) -> Tensor:
     """The gradient of x [T, H] from that of its norm, plus `residual` [T, H], that of the path around the norm."""
-    exact = x.to(precise(x))
-    scale = torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)
-    inner = (gradient * weight).to(exact.dtype)
-    normal = exact * scale
-    own = (inner - normal * (inner * normal).mean(-1, keepdim=True)) * scale
+    own = _through_norm(gradient, x, weight, epsilon)
     return (own if residual is None else own + residual).to(x.dtype)
+
+
+@kernel(wide="T F", query="D", key="D")
+def norm_heads(wide: Tensor, query: Tensor, key: Tensor, kv_heads: int, epsilon: float) -> Tensor:
+    """RMSNorm of each head of queries and keys, of wide [T, (H + 2 K) D], with their weights query and key [D].
+
+    Values stay as they are; [T, H + 2 K, D], rounded where transformers rounds.
+    """
+    heads = wide.unflatten(1, (-1, query.shape[0]))
+    own = normed(heads[:, :-kv_heads], _weights_of_heads(heads, query, key, kv_heads), epsilon)
+    return torch.cat([own, heads[:, -kv_heads:]], 1)
+
+
+@kernel(gradient="T F", wide="T F", query="D", key="D")
+def norm_heads_backward(
+    gradient: Tensor, wide: Tensor, query: Tensor, key: Tensor, kv_heads: int, epsilon: float
+) -> Tensor:
+    """The gradient of wide, as [T, H + 2 K, D], from that of `norm_heads`, [T, (H + 2 K) D]."""
+    heads, found = (x.unflatten(1, (-1, query.shape[0])) for x in (wide, gradient))
+    weights = _weights_of_heads(heads, query, key, kv_heads)
+    own = _through_norm(found[:, :-kv_heads], heads[:, :-kv_heads], weights, epsilon)
+    return torch.cat([own.to(wide.dtype), found[:, -kv_heads:]], 1)
+
+
+def _weights_of_heads(heads: Tensor, query: Tensor, key: Tensor, kv_heads: int) -> Tensor:
+    """[H + K, D] of heads [T, H + 2 K, D]."""
+    queries = heads.shape[1] - 2 * kv_heads
+    return torch.cat([query.expand(queries, -1), key.expand(kv_heads, -1)])
 
 
 @kernel(out="T I", gate_up="T 2I")

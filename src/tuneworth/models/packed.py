@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.nn.functional import linear, rms_norm
 
 from tuneworth.models.attention import Layout
-from tuneworth.models.blocks import KNOWN_BLOCKS, window_of
-from tuneworth.models.kernels import kernels_compiled, norm_of_sum, swiglu_into
+from tuneworth.models.blocks import KNOWN_BLOCKS, head_norms_of, window_of
+from tuneworth.models.kernels import kernels_compiled, norm_heads, norm_of_sum, swiglu_into
 from tuneworth.models.single import SingleToken, project_single
 
-_KNOWN_MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+_KNOWN_MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 _PACKED_FOR_ROWS = 16  # which order oneDNN chooses hardly depends on it
 
 
@@ -174,6 +174,7 @@ class _Block:
         self._index, self._scaling = attention.layer_idx, attention.scaling
         self._shape = attention.k_proj.out_features // attention.head_dim, attention.head_dim
         self.window = window_of(layer)
+        self._head_norms = head_norms_of(layer)
         self.single = SingleToken(layer, names)
 
     def __call__(
@@ -183,6 +184,8 @@ class _Block:
         first, second = self._norms
         x, normed = norm_of_sum(x, added, first.weight, first.variance_epsilon)
         wide = self._qkv(normed, adapters)
+        if self._head_norms:
+            wide = norm_heads(wide, *self._head_norms).flatten(1)
         attended = layout.attend_wide(self._index, wide, angles, self._shape, self._scaling, self.window)
         x, normed = norm_of_sum(x, self._out(attended, adapters), second.weight, second.variance_epsilon)
         opened = self._gate_up(normed, adapters)

@@ -20,7 +20,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor
 from torch.nn.functional import silu
 
-from tuneworth.models.kernels import Kernel, precise, rotated
+from tuneworth.models.kernels import Kernel, normed, precise, rotated
 
 Low = tuple[Tensor, Tensor, Tensor]  # A [R, I], B [O, R], its scale [1]
 Part = tuple[Tensor, Tensor | None, Sequence[Low]]  # W [O, I], its bias [O], the adapters that answer
@@ -51,6 +51,7 @@ class SingleToken:
         self._linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
         self._linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
         self._norms = layer.input_layernorm, layer.post_attention_layernorm
+        self._head_norms = [getattr(getattr(attention, name, None), "weight", None) for name in ("q_norm", "k_norm")]
         self._scaling = attention.scaling
         self._names = names
         self._ready: dict[int | None, Callable[..., Tensor]] = {}
@@ -69,7 +70,8 @@ class SingleToken:
         first, second = self._norms
         flat = [x for weight, bias, lows in parts for x in (weight, bias, *(x for low in lows for x in low))]
         counts = tuple(len(lows) for _, _, lows in parts)
-        return _block.with_last(first.weight, second.weight, first.variance_epsilon, self._scaling, counts, *flat)
+        norms = first.weight, second.weight, *self._head_norms
+        return _block.with_last(*norms, first.variance_epsilon, self._scaling, counts, *flat)
 
     def _part(self, linear: Any, adapter: int | None) -> Part:
         if not isinstance(linear, LoraLinear):
@@ -99,6 +101,8 @@ def _block_of(
     used: Tensor,
     norm: Tensor,
     norm_mlp: Tensor,
+    norm_query: Tensor | None,
+    norm_key: Tensor | None,
     epsilon: float,
     scaling: float,
     adapters: tuple[int, ...],
@@ -111,21 +115,24 @@ def _block_of(
     query, key, value, out, gate, up, down = cast(list[Part], layers)
     kv_heads, _, size = keys.shape
     length = used.shape[0]
-    y = _norm(x, norm, epsilon)
-    q = rotated(_product(y, query).view(1, -1, size), cos, sin).view(kv_heads, -1, 1, size)
-    turned = rotated(_product(y, key).view(1, -1, size), cos, sin)
+    y = normed(x, norm, epsilon)
+    queries, own = _product(y, query).view(1, -1, size), _product(y, key).view(1, -1, size)
+    if norm_query is not None and norm_key is not None:
+        queries, own = normed(queries, norm_query, epsilon), normed(own, norm_key, epsilon)
+    q = rotated(queries, cos, sin).view(kv_heads, -1, 1, size)
+    turned = rotated(own, cos, sin)
     keys.narrow(1, length - 1, 1).copy_(turned.transpose(0, 1))
     values.narrow(1, length - 1, 1).copy_(_product(y, value).view(kv_heads, 1, size))
     seen, found = keys[:, None, :length].to(precise(q)), values[:, None, :length].to(precise(q))
     shares = torch.softmax((q.to(seen.dtype) * seen).sum(-1) * scaling, -1)
     attended = (shares[..., None] * found).sum(2).to(x.dtype).view(1, -1)
     x = x + _product(attended, out)
-    y = _norm(x, norm_mlp, epsilon)
+    y = normed(x, norm_mlp, epsilon)
     return x + _product(silu(_product(y, gate)) * _product(y, up), down)
 
 
 def _normed_product_of(x: Tensor, norm: Tensor, epsilon: float, weight: Tensor) -> Tensor:
-    return _sums(_norm(x, norm, epsilon), weight).to(x.dtype)
+    return _sums(normed(x, norm, epsilon), weight).to(x.dtype)
 
 
 _block = Kernel(_block_of, {"keys": "K R D", "values": "K R D", "used": "S"})
@@ -145,8 +152,3 @@ def _sums(x: Tensor, weight: Tensor) -> Tensor:
     """x [1, I] W' [I, O] in float32 as one sum along each row of W, which a compiler turns into one pass over it."""
     exact = precise(x)
     return (weight.to(exact) * x.to(exact)).sum(-1)[None]
-
-
-def _norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    exact = x.to(precise(x))
-    return weight * (exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)

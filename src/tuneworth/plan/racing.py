@@ -3,7 +3,8 @@
 The candidates are trained a little on the same rows, the worse half is dropped, and so on (Jamieson & Talwalkar
 2016). What all rounds together take stays under half of what training the cheapest candidate that is still in it
 would take: the winner is among those, so a race costs at most about half of training the winner alone. Short
-trainings are no reason not to race: it may always take a tenth of the budget, up to three minutes.
+trainings are no reason not to race: it may always take a tenth of the budget, up to a minute and a half; up to three
+where that is half of the dearest candidate's training, which mostly wins.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RACE_SHARE = 0.5  # of the training of the cheapest candidate that is left
-_FREE_SECONDS, _FREE_SHARE = (
-    180.0,
-    0.10,
-)  # who asks for a race gives it that much, however short the training
+# Who asks for a race gives it that much, however short the training.
+_FREE_SECONDS, _FREE_SHARE = (90.0, 180.0), 0.10
 _SLACK = 1.12  # as in budget: rates are measured on a few batches
 _LEAST_STEPS, _LEAST_JUDGED = 4, 50
 _JUDGING_SHARE = 0.5  # of a round's time that answering validation may take, beyond the least
@@ -44,7 +43,9 @@ class Round:
 
 def race_limit(paces: Sequence[Pace], budget_seconds: float) -> float:
     """Seconds that all rounds together may take when these candidates are left."""
-    free = min(_FREE_SECONDS, _FREE_SHARE * budget_seconds)
+    dearest = max(pace.training for pace in paces)
+    least, most = _FREE_SECONDS
+    free = min(_FREE_SHARE * budget_seconds, max(least, min(most, RACE_SHARE * dearest)))
     return max(RACE_SHARE * min(pace.training for pace in paces), free)
 
 
