@@ -191,7 +191,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the gate's gradient leaves out its own slope", "models/kernels.py",
-        "* share * (1 + exact * (1 - share))", "* share", "models", "test_a_compiled_kernel",
+        "share * (1 + x * (1 - share))", "share", "models", "test_a_compiled_kernel",
     ),
     Mutation(
         "the window does not count the prefix (law 34)", "models/attention.py",
@@ -250,6 +250,11 @@ MUTATIONS = [
         "evaluation/test_choosing.py", "where_few_rows_choose",
     ),
     Mutation(
+        "a first training that is slow leaves its time to the second", "pipeline/running.py",
+        "if name != first or stage not in further", "if True",
+        "pipeline/test_budget_kept.py", "beside_what_is_still_to_come",
+    ),
+    Mutation(
         "a slow prompt is not told what is left for it", "pipeline/running.py",
         "forms, _planned(plan, arm.name), most)", "forms, _planned(plan, arm.name))",
         "pipeline/test_budget_kept.py", "told_its_time",
@@ -276,6 +281,31 @@ MUTATIONS = [
         "models/test_blocks_laws.py", "test_law_3",
     ),
     Mutation(
+        "the gradient of gelu leaves out its second part (law 3)", "models/kernels.py",
+        "0.5 * (1 + bent) + 0.5 * x * (1 - bent * bent)", "0.5 * (1 + bent) + 0 * x * (1 - bent * bent)",
+        "models/test_blocks_laws.py", "test_a_compiled_kernel",
+    ),
+    Mutation(
+        "the gradient goes past the norm behind attention and MLP (law 3)", "models/blocks.py",
+        "return gradient if projected is None or norm is None else", "return gradient if True else",
+        "models/test_blocks_laws.py", "test_law_3",
+    ),
+    Mutation(
+        "a weight of Gemma's norms is not one more (law 3)", "models/structure.py",
+        "return 1 + weight.to(precise(weight))", "return weight.to(precise(weight))",
+        "models/test_blocks_laws.py", "test_law_3",
+    ),
+    Mutation(
+        "Gemma's norms are rounded before their weight", "models/kernels.py",
+        "(scaled.to(x.dtype) if weight.dtype == x.dtype else scaled)", "scaled.to(x.dtype)",
+        "models/test_structure.py", "rounded_where",
+    ),
+    Mutation(
+        "a lone token is computed past its window (law 6)", "models/packed.py",
+        "block.own.window is None or slots[0].used.shape[0] <= block.own.window", "True",
+        "models/test_single_laws.py", "test_law_37",
+    ),
+    Mutation(
         "the gradient goes past the norms of heads (law 3)", "models/kernels.py",
         "torch.cat([own.to(wide.dtype), found", "torch.cat([found[:, :-kv_heads], found",
         "models/test_blocks_laws.py", "test_law_3",
@@ -287,7 +317,7 @@ MUTATIONS = [
     ),
     Mutation(
         "answers are computed without the norms of heads (law 6)", "models/packed.py",
-        "wide = norm_heads(wide, *self._head_norms).flatten(1)", "pass",
+        "wide = norm_heads(wide, *own.heads).flatten(1)", "pass",
         "inference/test_prefix_laws.py", "test_law",
     ),
     Mutation(
@@ -842,7 +872,7 @@ MUTATIONS = [
         "models/test_blocks_laws.py", "test_law_3",
     ),
     Mutation(
-        "blocks: the window is forgotten (law 34)", "models/blocks.py",
+        "blocks: the window is forgotten (law 34)", "models/structure.py",
         '"MistralDecoderLayer": "config.sliding_window"', '"MistralDecoderLayer": ""',
         "models/test_blocks_laws.py", "test_law_3 or test_law_6",
     ),

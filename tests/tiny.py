@@ -165,12 +165,15 @@ def tiny_model(
         model: PreTrainedModel
         if kind == "window":
             model = MistralForCausalLM(MistralConfig(**shape, head_dim=8, sliding_window=4))
-        elif kind == "alternating":
+        elif kind in ("alternating", "wide alternating"):
             layers = ["sliding_attention", "full_attention"]
             config = Gemma3TextConfig(
-                **shape, head_dim=8, sliding_window=4, layer_types=layers, query_pre_attn_scalar=8
-            )
+                **shape, head_dim=8, sliding_window=4 if kind == "alternating" else 512, layer_types=layers,
+                query_pre_attn_scalar=8,
+            )  # fmt: skip
             model = Gemma3ForCausalLM(config)
+            for weight in (p for name, p in model.named_parameters() if name.endswith("norm.weight")):
+                torch.nn.init.uniform_(weight, -0.5, 0.5)
         elif kind == "bias":  # of queries, keys and values
             model = Qwen2ForCausalLM(Qwen2Config(**shape))
             for bias in (p for name, p in model.named_parameters() if name.endswith("bias")):

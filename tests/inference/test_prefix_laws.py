@@ -163,7 +163,7 @@ def test_rows_wait_when_their_cache_would_be_over_its_bound() -> None:
     assert (done, most) == (9, 3)
 
 
-@pytest.mark.parametrize("kind", ["gqa", "mha", "window", "bias", "head norms"])
+@pytest.mark.parametrize("kind", ["gqa", "mha", "window", "bias", "head norms", "alternating"])
 def test_law_6_packed_weights_give_the_models_own_logits(kind: str) -> None:
     """In float32, where weights are packed; float64 takes plain products."""
     model = tiny_model(kind, dtype=torch.float32)

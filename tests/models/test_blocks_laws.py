@@ -24,7 +24,7 @@ from tuneworth.training import answer_loss, pack
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-KINDS = ("gqa", "mha", "window", "bias", "head norms")
+KINDS = ("gqa", "mha", "window", "bias", "head norms", "alternating")
 
 
 def frozen(kind: str) -> PreTrainedModel:
@@ -141,15 +141,16 @@ def test_law_6_fused_blocks_generate_what_plain_ones_do(kind: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, at its import
-def test_a_compiled_kernel_computes_what_it_says(compiled: None) -> None:
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+def test_a_compiled_kernel_computes_what_it_says(compiled: None, activation: str) -> None:
     torch.manual_seed(0)
     for tokens in (5, 9):
         gate_up, gradient = torch.randn(tokens, 12), torch.randn(tokens, 6)
         found = torch.zeros(tokens, 14)[:, :12]  # a part of something wider, as in use
-        opened = kernels.swiglu_backward(*found.chunk(2, -1), gradient, *gate_up.chunk(2, -1))
+        opened = kernels.gate_backward(*found.chunk(2, -1), gradient, *gate_up.chunk(2, -1), activation)
         leaf = gate_up.clone().requires_grad_()
         gate, up = leaf.chunk(2, -1)
-        wanted = torch.nn.functional.silu(gate) * up
+        wanted = kernels.activated(gate, activation) * up
         wanted.backward(gradient)
         torch.testing.assert_close(opened, wanted.detach())
         torch.testing.assert_close(found, leaf.grad)
@@ -179,7 +180,7 @@ def test_compiled_kernels_are_kept_in_the_folder_that_is_named_whatever_was_impo
         from pathlib import Path
         from tuneworth.models import kernels
         assert kernels.compile_kernels(True, Path(sys.argv[1]))
-        kernels.swiglu_into(torch.zeros(5, 6), torch.randn(5, 12))
+        kernels.gate_into(torch.zeros(5, 6), torch.randn(5, 12), "silu")
     """
     kept = tmp_path / "kept"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -206,7 +207,7 @@ def test_a_kernel_that_cannot_be_compiled_still_computes(tmp_path: Path) -> None
         from tuneworth.models import kernels
         assert kernels.compile_kernels(True)
         out, x = torch.zeros(5, 6), torch.randn(5, 12)
-        kernels.swiglu_into(out, x)
+        kernels.gate_into(out, x, "silu")
         torch.testing.assert_close(out, torch.nn.functional.silu(x[:, :6]) * x[:, 6:])
         assert not kernels.compile_kernels(True), "it was compiled after all"
     """

@@ -34,7 +34,7 @@ def rows(compiled: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]
     return seen
 
 
-@pytest.mark.parametrize("kind", ["gqa", "mha", "bias", "head norms"])
+@pytest.mark.parametrize("kind", ["gqa", "mha", "bias", "head norms", "wide alternating"])
 @pytest.mark.parametrize("shared", [0, 6, 70])
 def test_law_6_rows_side_by_side_are_written_as_alone(rows: dict[str, list[int]], kind: str, shared: int) -> None:
     model = tiny_model(kind)
@@ -51,7 +51,7 @@ def test_law_6_rows_side_by_side_are_written_as_alone(rows: dict[str, list[int]]
     assert not kernels._Compiling.failed
 
 
-@pytest.mark.parametrize("kind", ["bias", "head norms"])
+@pytest.mark.parametrize("kind", ["bias", "head norms", "wide alternating"])
 def test_law_6_logits_of_rows_side_by_side_are_exact(rows: dict[str, list[int]], kind: str) -> None:
     model = tiny_model(kind)
     for shared in (0, 70):
@@ -86,3 +86,16 @@ def test_a_window_keeps_the_general_pass(rows: dict[str, list[int]]) -> None:
     for prompt, answer in zip(prompts, answers, strict=True):
         assert list(answer.ids) == plain_greedy(plain_twin(model), prompt, 6)
     assert not any(rows.values())
+
+
+@pytest.mark.parametrize("kind", ["window", "alternating"])
+@pytest.mark.parametrize("shared", [0, 70])
+def test_law_37_rows_longer_than_a_window_are_written_as_alone(
+    rows: dict[str, list[int]], kind: str, shared: int
+) -> None:
+    model = tiny_model(kind)
+    prompts = [random_ids(shared, seed=9) + random_ids(length, seed=length) for length in (1, 2, 17)]
+    answers = Engine(model, end_id=NEVER).answer([Request(prompt, 6) for prompt in prompts])
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert list(answer.ids) == plain_greedy(plain_twin(model), prompt, 6)
+    assert len(rows["attend_one_each_of_both" if shared else "attend_one_each"]) == (5 if kind == "alternating" else 0)

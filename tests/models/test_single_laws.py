@@ -31,7 +31,7 @@ def passes(compiled: None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("kind", ["gqa", "mha", "bias", "head norms"])
+@pytest.mark.parametrize("kind", ["gqa", "mha", "bias", "head norms", "wide alternating"])
 def test_law_6_a_compiled_token_is_the_models_own(passes: list[int], kind: str) -> None:
     model = tiny_model(kind)
     engine = Engine(model, end_id=NEVER)
@@ -44,7 +44,7 @@ def test_law_6_a_compiled_token_is_the_models_own(passes: list[int], kind: str) 
     assert not kernels._Compiling.failed
 
 
-@pytest.mark.parametrize("kind", ["bias", "head norms"])
+@pytest.mark.parametrize("kind", ["bias", "head norms", "wide alternating"])
 def test_law_6_the_logits_of_a_compiled_token_are_exact(passes: list[int], kind: str) -> None:
     model = tiny_model(kind)
     prompt = random_ids(7, seed=3)
@@ -106,3 +106,15 @@ def test_a_window_or_a_constraint_to_labels_keeps_the_general_pass(passes: list[
     found = Engine(model, end_id=NEVER).answer([Request(prompt, 6)])[0]
     assert list(found.ids) == plain_greedy(plain_twin(model), prompt, 6)
     assert not passes
+
+
+@pytest.mark.parametrize("kind", ["window", "alternating"])
+def test_law_37_a_lone_token_behind_more_than_its_window_is_the_models_own(passes: list[int], kind: str) -> None:
+    """Compiled it sees the whole row: only while that is no longer than any window."""
+    model = tiny_model(kind)
+    assert model.config.sliding_window == 4
+    for length in (2, 9):
+        prompt = random_ids(length, seed=length)
+        found = Engine(model, end_id=NEVER).answer([Request(prompt, 5)])[0]
+        assert list(found.ids) == plain_greedy(plain_twin(model), prompt, 5)
+    assert passes == [3, 3, 4, 4]

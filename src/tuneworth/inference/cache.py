@@ -206,6 +206,8 @@ class RowCache:
         window: int | None,
     ) -> Tensor:
         """See models.attention.Layout."""
+        if window is not None and self.prefix.tokens + self._longest <= window:
+            window = None
         heads = wide.unflatten(1, (-1, shape[1]))
         places = self._ones if window is None and layer < len(self._keys) else None
         if places is not None and angles is not None and not self.prefix.tokens:

@@ -37,7 +37,9 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2": Family(qkv_bias=True, is_fused=True, has_plain_head=True),
     "qwen3": Family(qk_norm="heads", is_fused=True, has_plain_head=True),
     "gemma2": Family(norms=4, has_exact_scale=True, is_tied=True, unsupported="attention with capped logits (softcap)"),
-    "gemma3_text": Family(norms=4, qk_norm="heads", has_exact_scale=True, is_tied=True),
+    "gemma3_text": Family(
+        norms=4, qk_norm="heads", has_exact_scale=True, is_tied=True, is_fused=True, has_plain_head=True
+    ),
     "olmo2": Family(qk_norm="all", has_exact_scale=True),
     "granite": Family(),
     "smollm3": Family(is_tied=True),

@@ -24,22 +24,14 @@ from torch import Tensor
 from tuneworth.models.attention import Layout
 from tuneworth.models.fused import is_plain, product
 from tuneworth.models.kernels import (
+    gate_backward,
+    gate_into,
     norm_backward,
     norm_heads,
     norm_heads_backward,
     norm_into,
-    swiglu_backward,
-    swiglu_into,
 )
-
-# Blocks whose forward pass is exactly the one below; where their attention's window is found, if it has one.
-KNOWN_BLOCKS = {
-    "LlamaDecoderLayer": None,
-    "MistralDecoderLayer": "config.sliding_window",
-    "Qwen2DecoderLayer": "sliding_window",
-    "Qwen3DecoderLayer": "sliding_window",
-}
-_HEAD_NORMS = ("q_norm", "k_norm")
+from tuneworth.models.structure import Norm, Structure, is_known, linear_layers
 
 
 def fuse_blocks(model: torch.nn.Module) -> None:
@@ -65,30 +57,28 @@ class _Block:
     """The forward pass of one decoder block."""
 
     def __init__(self, layer: Any) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self._norms = layer.input_layernorm, layer.post_attention_layernorm
-        self._qkv = Matrix([attention.q_proj, attention.k_proj, attention.v_proj])
-        self._out = Matrix([attention.o_proj])
-        self._gate_up = Matrix([mlp.gate_proj, mlp.up_proj])
-        self._down = Matrix([mlp.down_proj])
-        self._index, self._scaling = attention.layer_idx, attention.scaling
-        self._shape = attention.k_proj.out_features // attention.head_dim, attention.head_dim
-        self._window = window_of(layer)
-        self._head_norms = head_norms_of(layer)
+        self._own = Structure.of(layer)
+        q, k, v, out, gate, up, down = linear_layers(layer)
+        self._qkv, self._out, self._gate_up, self._down = (
+            Matrix([q, k, v]),
+            Matrix([out]),
+            Matrix([gate, up]),
+            Matrix([down]),
+        )
 
     def __call__(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], layout: Layout, **others: Any
     ) -> Tensor:
         """hidden_states [1, T, H] -> [1, T, H]; the cosines and sines of the positions are [1, T, D]."""
-        x = hidden_states[0]
+        x, own = hidden_states[0], self._own
         cos, sin = position_embeddings[0][0], position_embeddings[1][0]
-        wide = _run(_NormProject, x, self._norms[0], self._qkv, *self._qkv.parameters)
-        if self._head_norms:
-            wide = _run(_NormHeads, wide, *self._head_norms)
-        attended = layout.attend_wide(self._index, wide, (cos, sin), self._shape, self._scaling, self._window)
-        x = _run(_ProjectAdd, attended, x, self._out, *self._out.parameters)
+        wide = _run(_NormProject, x, own.before_attention, self._qkv, *self._qkv.parameters)
+        if own.heads:
+            wide = _run(_NormHeads, wide, *own.heads)
+        attended = layout.attend_wide(own.index, wide, (cos, sin), own.shape, own.scaling, own.window)
+        x = _run(_ProjectAdd, attended, x, own.behind_attention, self._out, *self._out.parameters)
         parameters = (*self._gate_up.parameters, *self._down.parameters)
-        return _run(_GatedMlp, x, self._norms[1], self._gate_up, self._down, *parameters)[None]
+        return _run(_GatedMlp, x, own, self._gate_up, self._down, *parameters)[None]
 
     def release(self) -> None:
         """Give the weights back to their layers."""
@@ -102,38 +92,14 @@ def _run(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
 
 
 def _blocks(model: torch.nn.Module) -> Iterator[Any]:
-    return (module for module in model.modules() if type(module).__name__ in KNOWN_BLOCKS)
+    return (module for module in model.modules() if is_known(module))
 
 
 def _fits(layer: Any) -> bool:
-    attention, mlp = layer.self_attn, layer.mlp
-    linear = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-    linear += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-    norms = [layer.input_layernorm, layer.post_attention_layernorm]
-    norms += [getattr(attention, name) for name in _HEAD_NORMS if hasattr(attention, name)]
-    return (
-        all(is_plain(module) for module in linear)
-        and not any(norm.weight.requires_grad for norm in norms)
-        and type(mlp.act_fn).__name__ in ("SiLUActivation", "SiLU")
+    norms = [module for name, module in layer.named_modules() if name.endswith("norm")]
+    return all(is_plain(linear) for linear in linear_layers(layer)) and not any(
+        norm.weight.requires_grad for norm in norms
     )
-
-
-def window_of(layer: Any) -> int | None:
-    """The window of a known block's attention, in tokens; None when it sees everything."""
-    path = KNOWN_BLOCKS[type(layer).__name__]
-    found = layer.self_attn if path else None
-    for name in path.split(".") if path else ():
-        found = getattr(found, name, None)
-    return found
-
-
-def head_norms_of(layer: Any) -> tuple[Tensor, Tensor, int, float] | None:
-    """What `norm_heads` is to be given, where a known block normalises the heads of its queries and keys (Qwen3)."""
-    attention = layer.self_attn
-    if not all(hasattr(attention, name) for name in _HEAD_NORMS):
-        return None
-    query, key = attention.q_norm, attention.k_norm
-    return query.weight, key.weight, attention.k_proj.out_features // attention.head_dim, _epsilon(query)
 
 
 class Matrix:
@@ -227,10 +193,10 @@ class _NormProject(torch.autograd.Function):
     """x [T, I] -> RMSNorm -> linear layers [T, O]."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: Any, matrix: Matrix, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, norm: Norm, matrix: Matrix, *parameters: Tensor) -> Tensor:
         matrix.refresh()
         wide = matrix.wide_input(x)
-        norm_into(wide[:, : matrix.inputs], x, norm.weight, _epsilon(norm))
+        norm_into(wide[:, : matrix.inputs], x, *norm)
         out = matrix.forward(wide)
         ctx.save_for_backward(x, wide)
         ctx.norm, ctx.matrix = norm, matrix
@@ -246,7 +212,7 @@ class _NormProject(torch.autograd.Function):
         found = matrix.gradients(wide[:, : matrix.inputs], wide[:, matrix.inputs :], wide_gradient)
         if not ctx.needs_input_grad[0]:
             return None, None, None, *found
-        own = norm_backward(inner, x, ctx.norm.weight, None, _epsilon(ctx.norm))
+        own = _norm_backward(inner, x, ctx.norm)
         return own, None, None, *found
 
 
@@ -266,61 +232,84 @@ class _NormHeads(torch.autograd.Function):
 
 
 class _ProjectAdd(torch.autograd.Function):
-    """x [T, I], residual [T, O] -> residual + linear layer [T, O]."""
+    """x [T, I], residual [T, O] -> residual + linear layer [T, O], or + its norm."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, residual: Tensor, matrix: Matrix, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor, norm: Norm | None, matrix: Matrix, *parameters: Tensor
+    ) -> Tensor:
         matrix.refresh()
         wide = matrix.wide_input(x)
         wide[:, : matrix.inputs] = x
-        out = matrix.forward(wide, residual)
-        ctx.save_for_backward(wide)
-        ctx.matrix = matrix
+        out, projected = _added(matrix, wide, residual, norm)
+        ctx.save_for_backward(wide, projected)
+        ctx.norm, ctx.matrix = norm, matrix
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        (wide,) = ctx.saved_tensors
+        wide, projected = ctx.saved_tensors
         matrix: Matrix = ctx.matrix
         wide_gradient = matrix.wide_gradient(gradients[0])
-        wide_gradient[:, : matrix.outputs] = gradients[0]
+        wide_gradient[:, : matrix.outputs] = _through(gradients[0], projected, ctx.norm)
         inner = matrix.backward(wide_gradient)
         found = matrix.gradients(wide[:, : matrix.inputs], wide[:, matrix.inputs :], wide_gradient)
-        return inner, gradients[0], None, *found
+        return inner, gradients[0], None, None, *found
 
 
 class _GatedMlp(torch.autograd.Function):
-    """x [T, H] -> x + down(silu(gate) * up) of its RMSNorm [T, H]."""
+    """x [T, H] -> x + down(activated gate * up) of its RMSNorm [T, H], or + the norm of that."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: Any, gate_up: Matrix, down: Matrix, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, own: Structure, gate_up: Matrix, down: Matrix, *parameters: Tensor) -> Tensor:
         gate_up.refresh()
         down.refresh()
         wide = gate_up.wide_input(x)
-        norm_into(wide[:, : gate_up.inputs], x, norm.weight, _epsilon(norm))
+        norm_into(wide[:, : gate_up.inputs], x, *own.before_mlp)
         opened = gate_up.forward(wide)
         inside = down.wide_input(x)
-        swiglu_into(inside[:, : down.inputs], opened)
-        out = down.forward(inside, x)
-        ctx.save_for_backward(x, wide, opened, inside[:, down.inputs :].clone())
-        ctx.norm, ctx.gate_up, ctx.down = norm, gate_up, down
+        gate_into(inside[:, : down.inputs], opened, own.activation)
+        out, projected = _added(down, inside, x, own.behind_mlp)
+        ctx.save_for_backward(x, wide, opened, inside[:, down.inputs :].clone(), projected)
+        ctx.own, ctx.gate_up, ctx.down = own, gate_up, down
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        x, wide, opened, low = ctx.saved_tensors
-        gate_up, down = ctx.gate_up, ctx.down
+        x, wide, opened, low, projected = ctx.saved_tensors
+        gate_up, down, own = ctx.gate_up, ctx.down, ctx.own
         wide_gradient = down.wide_gradient(x)
-        wide_gradient[:, : down.outputs] = gradients[0]
+        wide_gradient[:, : down.outputs] = _through(gradients[0], projected, own.behind_mlp)
         inner = down.backward(wide_gradient)
         opened_gradient = gate_up.wide_gradient(x)
         to_gate, to_up = opened_gradient[:, : gate_up.outputs].chunk(2, -1)
-        inside = swiglu_backward(to_gate, to_up, inner, *opened.chunk(2, -1))
+        gate, up = opened.chunk(2, -1)
+        inside = gate_backward(to_gate, to_up, inner, gate, up, own.activation)
         down_found = down.gradients(inside, low, wide_gradient)
         normal_gradient = gate_up.backward(opened_gradient)
         found = gate_up.gradients(wide[:, : gate_up.inputs], wide[:, gate_up.inputs :], opened_gradient)
-        own = norm_backward(normal_gradient, x, ctx.norm.weight, gradients[0], _epsilon(ctx.norm))
-        return own, None, None, None, *found, *down_found
+        to_x = _norm_backward(normal_gradient, x, own.before_mlp, gradients[0])
+        return to_x, None, None, None, *found, *down_found
+
+
+def _added(matrix: Matrix, wide: Tensor, residual: Tensor, norm: Norm | None) -> tuple[Tensor, Tensor | None]:
+    """residual + linear layer of `wide`; with `norm`, residual + norm of linear layer, and what is normalised."""
+    if norm is None:
+        return matrix.forward(wide, residual), None
+    projected = matrix.forward(wide)
+    out = torch.empty_like(projected)
+    norm_into(out, projected, *norm)
+    return out.add_(residual), projected
+
+
+def _through(gradient: Tensor, projected: Tensor | None, norm: Norm | None) -> Tensor:
+    """The gradient of what `_added` projected."""
+    return gradient if projected is None or norm is None else _norm_backward(gradient, projected, norm)
+
+
+def _norm_backward(gradient: Tensor, x: Tensor, norm: Norm, residual: Tensor | None = None) -> Tensor:
+    weight, epsilon = norm
+    return norm_backward(gradient, x, weight, residual, epsilon)
 
 
 def _base(layer: torch.nn.Module) -> torch.nn.Linear:
@@ -340,7 +329,3 @@ def _adapter(layer: torch.nn.Module) -> tuple[Tensor, Tensor, float] | None:
 
 def _bias_of(base: torch.nn.Linear) -> Tensor:
     return base.bias if base.bias is not None else base.weight.new_zeros(base.weight.shape[0])
-
-
-def _epsilon(norm: Any) -> float:
-    return float(norm.variance_epsilon)

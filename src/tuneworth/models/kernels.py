@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 from torch._inductor.config import cpp
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 
 from tuneworth.models.compiling import Dimensions, LengthsError, compiled, key_of
 
@@ -166,9 +167,11 @@ def precise(x: Tensor) -> torch.dtype:
 
 
 def normed(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """RMSNorm (Zhang & Sennrich 2019) of x's last dimension, rounded where transformers rounds."""
+    """RMSNorm (Zhang & Sennrich 2019) of x's last dimension, rounded where transformers rounds: before a weight of x's
+    type, behind a wider one (Gemma)."""
     exact = x.to(precise(x))
-    return weight * (exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)
+    scaled = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + epsilon)
+    return (weight * (scaled.to(x.dtype) if weight.dtype == x.dtype else scaled)).to(x.dtype)
 
 
 def _through_norm(gradient: Tensor, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -228,23 +231,40 @@ def _weights_of_heads(heads: Tensor, query: Tensor, key: Tensor, kv_heads: int) 
     return torch.cat([query.expand(queries, -1), key.expand(kv_heads, -1)])
 
 
+def activated(x: Tensor, activation: str) -> Tensor:
+    """`silu`, or `gelu` by its usual approximation (Hendrycks & Gimpel 2016)."""
+    return gelu(x, approximate="tanh") if activation == "gelu" else silu(x)
+
+
+def _activated_with_slope(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+    """`activated`, and its derivative."""
+    if activation == "gelu":
+        root = math.sqrt(2 / math.pi)
+        bent = torch.tanh(root * (x + 0.044715 * x**3))
+        slope = 0.5 * (1 + bent) + 0.5 * x * (1 - bent * bent) * root * (1 + 3 * 0.044715 * x * x)
+        return 0.5 * x * (1 + bent), slope
+    share = torch.sigmoid(x)
+    return x * share, share * (1 + x * (1 - share))
+
+
 @kernel(out="T I", gate_up="T 2I")
-def swiglu_into(out: Tensor, gate_up: Tensor) -> None:
-    """silu(gate) * up (Shazeer 2020) into out [T, I], of gate_up [T, 2 I]."""
+def gate_into(out: Tensor, gate_up: Tensor, activation: str) -> None:
+    """The activated gate times up (Shazeer 2020) into out [T, I], of gate_up [T, 2 I]."""
     gate, up = gate_up.chunk(2, -1)
-    out.copy_(silu(gate) * up)
+    out.copy_(activated(gate, activation) * up)
 
 
 @kernel(to_gate="T I", to_up="T I", gradient="T I", gate="T I", up="T I")
-def swiglu_backward(to_gate: Tensor, to_up: Tensor, gradient: Tensor, gate: Tensor, up: Tensor) -> Tensor:
-    """The gradients of gate and up [T, I] from that of silu(gate) * up, which is returned again.
+def gate_backward(
+    to_gate: Tensor, to_up: Tensor, gradient: Tensor, gate: Tensor, up: Tensor, activation: str
+) -> Tensor:
+    """The gradients of gate and up [T, I] from that of `gate_into`'s result, which is returned again.
 
     Two results of their own, since halves of one tensor would be written in passes of their own.
     """
-    exact = gate.to(precise(gate))
-    share = torch.sigmoid(exact)
-    opened = (exact * share).to(gate.dtype)
-    to_gate.copy_((gradient * up).to(exact.dtype) * share * (1 + exact * (1 - share)))
+    exact, slope = _activated_with_slope(gate.to(precise(gate)), activation)
+    opened = exact.to(gate.dtype)
+    to_gate.copy_((gradient * up).to(exact.dtype) * slope)
     to_up.copy_(gradient * opened)
     return opened * up
 

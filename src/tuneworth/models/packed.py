@@ -23,14 +23,14 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor
-from torch.nn.functional import linear, rms_norm
+from torch.nn.functional import linear
 
 from tuneworth.models.attention import Layout
-from tuneworth.models.blocks import KNOWN_BLOCKS, head_norms_of, window_of
-from tuneworth.models.kernels import kernels_compiled, norm_heads, norm_of_sum, swiglu_into
+from tuneworth.models.kernels import gate_into, kernels_compiled, norm_heads, norm_into, norm_of_sum, normed
 from tuneworth.models.single import SingleToken, project_single
+from tuneworth.models.structure import Norm, Structure, is_known, linear_layers, norm_of
 
-_KNOWN_MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+_KNOWN_MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Gemma3ForCausalLM")
 _PACKED_FOR_ROWS = 16  # which order oneDNN chooses hardly depends on it
 
 
@@ -102,7 +102,7 @@ class PlainDecoder:
 
 
 class PackedDecoder:
-    """The forward pass of a Llama-like model, block by block."""
+    """The forward pass of a model of known blocks, one after the other."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
@@ -110,6 +110,7 @@ class PackedDecoder:
         self._blocks: list[_Block] = []
         self._body: Any = None
         self._head: Any = None
+        self._norm: Norm = (torch.empty(0), 0.0)
         self._project: Callable[[Tensor], Tensor] | None = None
         self.names: tuple[str, ...] = ()
 
@@ -122,7 +123,7 @@ class PackedDecoder:
         self._project = None
         whole: Any = self._model.get_base_model() if isinstance(self._model, PeftModel) else self._model
         self.names = tuple(self._model.peft_config) if isinstance(self._model, PeftModel) else ()
-        self._body, self._head = whole.model, whole.lm_head
+        self._body, self._head, self._norm = whole.model, whole.lm_head, norm_of(whole.model.norm)
         self._blocks += [_Block(layer, self.names) for layer in whole.model.layers]
         self._project = _packed(self._head.weight)
         return True
@@ -142,56 +143,57 @@ class PackedDecoder:
             self.refresh()
         assert self._project is not None
         x: Tensor = self._body.embed_tokens(ids)
-        cos, sin = (angle[0] for angle in self._body.rotary_emb(x[None], positions[None]))
+        angles = {kind: self._angles(x, positions, kind) for kind in {block.own.angles for block in self._blocks}}
         lone = len(ids) == 1 and x.device.type == "cpu" and kernels_compiled()
-        slots = layout.lone() if lone and not any(block.window for block in self._blocks) else []
-        if slots:
+        slots = layout.lone() if lone else []
+        if slots and all(
+            block.own.window is None or slots[0].used.shape[0] <= block.own.window for block in self._blocks
+        ):
             adapter = None if adapters is None else int(adapters[0])
-            for block, own in zip(self._blocks, slots, strict=True):
-                x = block.single(x, (cos, sin), own, adapter)
+            for block, place in zip(self._blocks, slots, strict=True):
+                x = block.single(x, angles[block.own.angles], place, adapter)
             if allowed is None:
-                return project_single(x, self._body.norm, self._head.weight)
+                return project_single(x, self._norm, self._head.weight)
             x = x[wanted]
         else:
             added = torch.zeros_like(x)
             for block in self._blocks:
-                x, added = block(x, added, (cos, sin), layout, adapters)
+                x, added = block(x, added, angles[block.own.angles], layout, adapters)
             x = x[wanted] + added[wanted]
-        x = _norm(x, self._body.norm)
+        x = normed(x, *self._norm)
         return self._project(x) if allowed is None else linear(x, self._head.weight[allowed])
+
+    def _angles(self, x: Tensor, positions: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [T, D] of a kind of layer."""
+        cos, sin = self._body.rotary_emb(x[None], positions[None], *([kind] if kind else []))
+        return cos[0], sin[0]
 
 
 class _Block:
     """One decoder block."""
 
     def __init__(self, layer: Any, names: Sequence[str]) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self._norms = layer.input_layernorm, layer.post_attention_layernorm
-        self._qkv = _Projection([attention.q_proj, attention.k_proj, attention.v_proj], names)
-        self._out = _Projection([attention.o_proj], names)
-        self._gate_up = _Projection([mlp.gate_proj, mlp.up_proj], names)
-        self._down = _Projection([mlp.down_proj], names)
-        self._index, self._scaling = attention.layer_idx, attention.scaling
-        self._shape = attention.k_proj.out_features // attention.head_dim, attention.head_dim
-        self.window = window_of(layer)
-        self._head_norms = head_norms_of(layer)
+        self.own = Structure.of(layer)
+        q, k, v, out, gate, up, down = linear_layers(layer)
+        self._qkv, self._out = _Projection([q, k, v], names), _Projection([out], names)
+        self._gate_up, self._down = _Projection([gate, up], names), _Projection([down], names)
         self.single = SingleToken(layer, names)
 
     def __call__(
         self, x: Tensor, added: Tensor, angles: tuple[Tensor, Tensor], layout: Layout, adapters: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """x + added [T, H] -> two parts of the output [T, H], which the next block adds up as it reads them."""
-        first, second = self._norms
-        x, normed = norm_of_sum(x, added, first.weight, first.variance_epsilon)
-        wide = self._qkv(normed, adapters)
-        if self._head_norms:
-            wide = norm_heads(wide, *self._head_norms).flatten(1)
-        attended = layout.attend_wide(self._index, wide, angles, self._shape, self._scaling, self.window)
-        x, normed = norm_of_sum(x, self._out(attended, adapters), second.weight, second.variance_epsilon)
-        opened = self._gate_up(normed, adapters)
+        own = self.own
+        x, y = norm_of_sum(x, added, *own.before_attention)
+        wide = self._qkv(y, adapters)
+        if own.heads:
+            wide = norm_heads(wide, *own.heads).flatten(1)
+        attended = layout.attend_wide(own.index, wide, angles, own.shape, own.scaling, own.window)
+        x, y = norm_of_sum(x, _behind(self._out(attended, adapters), own.behind_attention), *own.before_mlp)
+        opened = self._gate_up(y, adapters)
         inside = opened.new_empty(len(opened), opened.shape[1] // 2)
-        swiglu_into(inside, opened)
-        return x, self._down(inside, adapters)
+        gate_into(inside, opened, own.activation)
+        return x, _behind(self._down(inside, adapters), own.behind_mlp)
 
 
 class _Projection:
@@ -255,9 +257,12 @@ def _can_pack(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
-def _norm(x: Tensor, norm: Any) -> Tensor:
-    """RMSNorm, rounded where transformers rounds."""
-    out: Tensor = norm.weight * rms_norm(x, x.shape[-1:], None, norm.variance_epsilon)
+def _behind(x: Tensor, norm: Norm | None) -> Tensor:
+    """The norm of what attention or MLP gives, where there is one."""
+    if norm is None:
+        return x
+    out = torch.empty_like(x)
+    norm_into(out, x, *norm)
     return out
 
 
@@ -284,17 +289,10 @@ def _fits(model: torch.nn.Module) -> bool:
     if type(whole).__name__ not in _KNOWN_MODELS:
         return False
     layers = list(whole.model.layers)
-    names = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
-    linears = [
-        getattr(part, name)
-        for layer in layers
-        for part, some in zip((layer.self_attn, layer.mlp), names, strict=True)
-        for name in some
-    ]
     return (
-        all(type(layer).__name__ in KNOWN_BLOCKS for layer in layers)
-        and all(type(layer.mlp.act_fn).__name__ in ("SiLUActivation", "SiLU") for layer in layers)
-        and all(_is_answerable(module) for module in linears)
+        all(is_known(layer) for layer in layers)
+        and all(_is_answerable(module) for layer in layers for module in linear_layers(layer))
+        and getattr(whole.config, "final_logit_softcapping", None) is None
         and type(whole.lm_head) is torch.nn.Linear
         and whole.lm_head.bias is None
     )

@@ -18,9 +18,9 @@ from typing import Any, cast
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor
-from torch.nn.functional import silu
 
-from tuneworth.models.kernels import Kernel, normed, precise, rotated
+from tuneworth.models.kernels import Kernel, activated, normed, precise, rotated
+from tuneworth.models.structure import Norm, Structure, linear_layers
 
 Low = tuple[Tensor, Tensor, Tensor]  # A [R, I], B [O, R], its scale [1]
 Part = tuple[Tensor, Tensor | None, Sequence[Low]]  # W [O, I], its bias [O], the adapters that answer
@@ -47,12 +47,8 @@ class SingleToken:
     """One decoder block."""
 
     def __init__(self, layer: Any, names: Sequence[str]) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self._linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-        self._linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-        self._norms = layer.input_layernorm, layer.post_attention_layernorm
-        self._head_norms = [getattr(getattr(attention, name, None), "weight", None) for name in ("q_norm", "k_norm")]
-        self._scaling = attention.scaling
+        self._linears = linear_layers(layer)
+        self._own = Structure.of(layer)
         self._names = names
         self._ready: dict[int | None, Callable[..., Tensor]] = {}
 
@@ -67,11 +63,13 @@ class SingleToken:
     def _with_weights(self, adapter: int | None) -> Callable[..., Tensor]:
         """`_block` of what changes from token to token."""
         parts = [self._part(linear, adapter) for linear in self._linears]
-        first, second = self._norms
+        own = self._own
+        norms = own.before_attention, own.behind_attention, own.before_mlp, own.behind_mlp
+        weights = *(None if norm is None else norm[0] for norm in norms), *(own.heads or (None, None))[:2]
         flat = [x for weight, bias, lows in parts for x in (weight, bias, *(x for low in lows for x in low))]
         counts = tuple(len(lows) for _, _, lows in parts)
-        norms = first.weight, second.weight, *self._head_norms
-        return _block.with_last(*norms, first.variance_epsilon, self._scaling, counts, *flat)
+        epsilon = own.before_attention[1]
+        return _block.with_last(*weights, epsilon, own.scaling, own.activation, counts, *flat)
 
     def _part(self, linear: Any, adapter: int | None) -> Part:
         if not isinstance(linear, LoraLinear):
@@ -86,9 +84,9 @@ class SingleToken:
         return base.weight, base.bias, lows
 
 
-def project_single(x: Tensor, norm: Any, weight: Tensor) -> Tensor:
+def project_single(x: Tensor, norm: Norm, weight: Tensor) -> Tensor:
     """Logits [1, V] of the last block's x [1, H]."""
-    out: Tensor = _normed_product(x, norm.weight, norm.variance_epsilon, weight)
+    out: Tensor = _normed_product(x, *norm, weight)
     return out
 
 
@@ -100,11 +98,14 @@ def _block_of(
     values: Tensor,
     used: Tensor,
     norm: Tensor,
+    norm_behind: Tensor | None,
     norm_mlp: Tensor,
+    norm_behind_mlp: Tensor | None,
     norm_query: Tensor | None,
     norm_key: Tensor | None,
     epsilon: float,
     scaling: float,
+    activation: str,
     adapters: tuple[int, ...],
     *weights: Tensor | None,
 ) -> Tensor:
@@ -126,9 +127,11 @@ def _block_of(
     seen, found = keys[:, None, :length].to(precise(q)), values[:, None, :length].to(precise(q))
     shares = torch.softmax((q.to(seen.dtype) * seen).sum(-1) * scaling, -1)
     attended = (shares[..., None] * found).sum(2).to(x.dtype).view(1, -1)
-    x = x + _product(attended, out)
+    z = _product(attended, out)
+    x = x + (z if norm_behind is None else normed(z, norm_behind, epsilon))
     y = normed(x, norm_mlp, epsilon)
-    return x + _product(silu(_product(y, gate)) * _product(y, up), down)
+    z = _product(activated(_product(y, gate), activation) * _product(y, up), down)
+    return x + (z if norm_behind_mlp is None else normed(z, norm_behind_mlp, epsilon))
 
 
 def _normed_product_of(x: Tensor, norm: Tensor, epsilon: float, weight: Tensor) -> Tensor:

@@ -265,12 +265,17 @@ def _maximum_seconds(work: Workshop, plan: Mapping[str, Any], name: str) -> floa
 
 
 def _seconds_left(work: Workshop, plan: Mapping[str, Any], name: str) -> float:
-    """What the run has left for a stage beside those that come after it; no bound when a run is continued."""
+    """What the run has left for a stage beside those that come after it; no bound when a run is continued.
+
+    Further trainings give way to the first one: a training that was cut short is a poor answer, a second one no remedy.
+    """
     if work.started is None:
         return math.inf
     budget = plan["budget"]
     stages = [stage for stage in budget if stage != "reserve"]
-    later = sum(budget[stage] for stage in stages[stages.index(name) + 1 :]) if name in stages else 0.0
+    first, *further = plan.get("trainings") or [None]
+    after = stages[stages.index(name) + 1 :] if name in stages else []
+    later = sum(budget[stage] for stage in after if name != first or stage not in further)
     spent = time.monotonic() - work.started
     return float(work.task.budget - spent - later - 0.5 * budget["reserve"])
 

@@ -221,7 +221,7 @@ def _block_values(model: Architecture, method: Method, batch: Batch) -> int:
     width, inner, wide, kv = model.width, model.inner, model.attention_width, model.kv_width
     attention = wide + 2 * kv
     if _is_fused(model, method):
-        a_token = 4 * width + attention + wide + 2 * inner + 7 * method.rank
+        a_token = (model.traits.norms + 2) * width + attention + wide + 2 * inner + 7 * method.rank
         a_token += attention if model.traits.qk_norm else 0
     else:
         traits, lora = model.traits, 0 if method.is_full else 7 * method.rank

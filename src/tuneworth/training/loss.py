@@ -13,7 +13,7 @@ from tuneworth.models.kernels import precise, softmax_in_place
 from tuneworth.training.batches import FILLED_TO, Pack, Row, micro_batches, pack
 
 # Their logits are a plain linear layer of the last hidden states; others may scale or bend them.
-_PLAIN_HEADS = frozenset(["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"])
+_PLAIN_HEADS = frozenset(f"{family}ForCausalLM" for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma3"))
 # Logits of so many tokens are held at a time.
 _TOKENS_AT_ONCE = 256
 
@@ -85,7 +85,8 @@ def _plain_head(model: Any) -> torch.nn.Linear | None:
     """The output layer, if logits are that layer of the last hidden states and nothing else."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = whole.get_output_embeddings() if type(whole).__name__ in _PLAIN_HEADS else None
-    return head if type(head) is torch.nn.Linear and head.bias is None else None
+    bent = getattr(whole.config, "final_logit_softcapping", None) is not None
+    return head if type(head) is torch.nn.Linear and head.bias is None and not bent else None
 
 
 def _body(model: Any) -> Any:
