@@ -302,7 +302,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a lone token is computed past its window (law 6)", "models/packed.py",
-        "block.own.window is None or slots[0].used.shape[0] <= block.own.window", "True",
+        "if slots and slots[0].used.shape[0] <= self._window:", "if slots:",
         "models/test_single_laws.py", "test_law_37",
     ),
     Mutation(

@@ -59,12 +59,8 @@ class _Block:
     def __init__(self, layer: Any) -> None:
         self._own = Structure.of(layer)
         q, k, v, out, gate, up, down = linear_layers(layer)
-        self._qkv, self._out, self._gate_up, self._down = (
-            Matrix([q, k, v]),
-            Matrix([out]),
-            Matrix([gate, up]),
-            Matrix([down]),
-        )
+        self._qkv, self._out = Matrix([q, k, v]), Matrix([out])
+        self._gate_up, self._down = Matrix([gate, up]), Matrix([down])
 
     def __call__(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], layout: Layout, **others: Any

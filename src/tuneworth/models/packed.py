@@ -15,6 +15,7 @@ in the vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -111,6 +112,7 @@ class PackedDecoder:
         self._body: Any = None
         self._head: Any = None
         self._norm: Norm = (torch.empty(0), 0.0)
+        self._window = math.inf  # the narrowest of all blocks
         self._project: Callable[[Tensor], Tensor] | None = None
         self.names: tuple[str, ...] = ()
 
@@ -125,6 +127,7 @@ class PackedDecoder:
         self.names = tuple(self._model.peft_config) if isinstance(self._model, PeftModel) else ()
         self._body, self._head, self._norm = whole.model, whole.lm_head, norm_of(whole.model.norm)
         self._blocks += [_Block(layer, self.names) for layer in whole.model.layers]
+        self._window = min((block.own.window or math.inf for block in self._blocks), default=math.inf)
         self._project = _packed(self._head.weight)
         return True
 
@@ -146,9 +149,7 @@ class PackedDecoder:
         angles = {kind: self._angles(x, positions, kind) for kind in {block.own.angles for block in self._blocks}}
         lone = len(ids) == 1 and x.device.type == "cpu" and kernels_compiled()
         slots = layout.lone() if lone else []
-        if slots and all(
-            block.own.window is None or slots[0].used.shape[0] <= block.own.window for block in self._blocks
-        ):
+        if slots and slots[0].used.shape[0] <= self._window:
             adapter = None if adapters is None else int(adapters[0])
             for block, place in zip(self._blocks, slots, strict=True):
                 x = block.single(x, angles[block.own.angles], place, adapter)
