@@ -250,6 +250,11 @@ MUTATIONS = [
         "evaluation/test_choosing.py", "where_few_rows_choose",
     ),
     Mutation(
+        "a second training begins for a tenth of its epochs", "plan/budget.py",
+        "math.ceil(_FURTHER_SHARE * self.steps(rows))", "0",
+        "plan/test_plan.py", "of_a_second_training",
+    ),
+    Mutation(
         "a first training that is slow leaves its time to the second", "pipeline/running.py",
         "if name != first or stage not in further", "if True",
         "pipeline/test_budget_kept.py", "beside_what_is_still_to_come",
@@ -1251,7 +1256,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a second look takes time that is gone", "pipeline/second_look.py",
-        "course.fit(total - spent - ", "course.fit(total - ",
+        "left = total - spent - ", "left = total - ",
         "pipeline/test_budget_kept.py", "test_a_training_that_the_plan_left_out",
     ),
 ]  # fmt: skip

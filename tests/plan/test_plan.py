@@ -99,6 +99,16 @@ def test_when_time_is_short_the_short_form_is_trained_first_and_the_full_one_ski
     assert "budget leaves" in plan.skipped["lora-full"]
 
 
+def test_of_a_second_training_half_of_its_epochs_are_the_least() -> None:
+    """Of the first one half an epoch is; what the second one does not get is left to what comes after."""
+    plans = {budget: allot(budget, 10, ROWS, rates(), WANTED, PROMPTS) for budget in range(100, 900, 5)}
+    epochs = [{arm: trained.epochs for arm, trained in plan.trainings.items()} for plan in plans.values()]
+    assert min(found["lora-short"] for found in epochs if found) < 1
+    second = [found for found in epochs if "lora-full" in found]
+    assert min(found["lora-full"] for found in second) == pytest.approx(2, abs=0.1)
+    assert all(found["lora-short"] == pytest.approx(4, abs=0.1) for found in second)
+
+
 @pytest.mark.parametrize("arm", WANTED)
 def test_the_budget_that_is_said_to_do_for_a_training_does(arm: str) -> None:
     budgets = [budget for budget in range(20, 400, 10) if arm in _skipped(budget)]

@@ -37,7 +37,8 @@ def second_look(work: Workshop, bench: Bench, plan: Mapping[str, Any], arm: Arm)
         later.add(FORGETTING)
     probes = plan.get("probes", {})
     kept = {stage: seconds for stage, seconds in budget.items() if stage in later}
-    found = course.fit(total - spent - sum(kept.values()) - reserve_seconds(total), rows)
+    left = total - spent - sum(kept.values()) - reserve_seconds(total)
+    found = course.fit(left, rows, further=bool(plan["trainings"]))
     if not isinstance(found, Trained):
         return plan
     before = {stage: v for stage, v in budget.items() if stage not in {*later, *probes, "reserve"}}

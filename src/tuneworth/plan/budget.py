@@ -5,8 +5,8 @@ that cannot be afforded is skipped with the reason. Where the first training jus
 rows make room for it, up to half of them: without it there is no question to answer. Nothing else shrinks.
 
 Who goes first: the classical arm and the plain prompts, then the first training with all its epochs, since without
-those there is no question to answer; then dearer prompts in order of cost; then further trainings. A dearer prompt that
-takes at most a tenth of the budget goes before the last epochs of the first training.
+those there is no question to answer; then dearer prompts in order of cost; then further trainings, of which half is
+the least. A dearer prompt that takes at most a tenth of the budget goes before the last epochs of the first training.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _TEST_ROWS_KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # while the first training doe
 FORWARD_SHARE = 0.45  # of a training step is its forward pass; the rest of what makes it slower comes on top
 _MINIMUM_STEPS = 20
 _MINIMUM_EPOCHS, _WORTHWHILE_STEPS = 0.5, 50  # of a large set fifty steps are worth their time, before half of it
+_FURTHER_SHARE = 0.5  # of the steps wished for
 _LONGER, _LONGER_TRIES = 1.05, 100  # budgets that are tried for a training that is left out: up to 125 times as long
 _SMALL_SHARE = 0.1  # a dearer prompt of at most this share of the budget may take from the first training
 
@@ -197,7 +198,7 @@ def _allot(
             skipped[arm] = _too_dear(min(costs.values()), room, budget_seconds)
     trainings: dict[str, Trained] = {}
     for arm, course in courses.items():
-        found = course.fit(left, rows)
+        found = course.fit(left, rows, further=bool(trainings))
         if isinstance(found, str):
             skipped[arm] = found
             continue
@@ -244,24 +245,26 @@ class Course:
         beside = self.reading(rows) + self.looking(rows) + self.answer.seconds(rows.test)
         return self.steps(rows) * self.a_step + beside
 
-    def least_steps(self, rows: Rows) -> int:
-        """Steps with which a training is worth its time. A set so small that it needs fewer is trained as asked."""
+    def least_steps(self, rows: Rows, further: bool = False) -> int:
+        """Steps with which a training is worth its time. A set so small that it needs fewer is trained as asked. Of a
+        `further` training half is the least: it is held against one that had all its epochs."""
         least = math.ceil(min(_MINIMUM_EPOCHS, self.epochs) * rows.train / self.batch_size)
-        return max(min(_MINIMUM_STEPS, self.steps(rows)), min(least, _WORTHWHILE_STEPS))
+        least = max(min(_MINIMUM_STEPS, self.steps(rows)), min(least, _WORTHWHILE_STEPS))
+        return max(least, math.ceil(_FURTHER_SHARE * self.steps(rows))) if further else least
 
-    def fit(self, left: float, rows: Rows) -> Trained | str:
+    def fit(self, left: float, rows: Rows, further: bool = False) -> Trained | str:
         """As much of it as `left` seconds afford, with fewer looks at validation if there is no other way, or why that
-        is too little.
+        is too little. `further`: beside another training.
         """
         reading = self.reading(rows)
         for looks in _LOOKS:
             looking = self.looking(rows, looks)
             room = left - self.answer.seconds(rows.test) - looking - reading
             steps = min(self.steps(rows), int(room / self.a_step))
-            if steps >= self.least_steps(rows):
+            if steps >= self.least_steps(rows, further):
                 break
         else:
-            steps = self.least_steps(rows)
+            steps = self.least_steps(rows, further)
             first = "reading all pairs first, " if self.read_first else ""
             return (
                 f"the budget leaves {max(0.0, left):.0f} s for this training, {steps} steps "
