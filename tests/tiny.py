@@ -169,7 +169,7 @@ def tiny_model(
             layers = ["sliding_attention", "full_attention"]
             config = Gemma3TextConfig(
                 **shape, head_dim=8, sliding_window=4 if kind == "alternating" else 512, layer_types=layers,
-                query_pre_attn_scalar=8,
+                query_pre_attn_scalar=8, tie_word_embeddings=False,  # tied, it says the same token for ever
             )  # fmt: skip
             model = Gemma3ForCausalLM(config)
             for weight in (p for name, p in model.named_parameters() if name.endswith("norm.weight")):

@@ -34,13 +34,17 @@ def test_law_3_loss_and_gradients_in_chunks_are_those_of_all_logits(
 
 
 def test_a_head_that_bends_its_logits_is_asked_whole() -> None:
-    gemma, llama = tiny_model("alternating"), tiny_model()
-    assert loss._plain_head(gemma) is None
+    bent, gemma, llama = tiny_model("alternating"), tiny_model("alternating"), tiny_model()
+    bent.config.final_logit_softcapping = 2.0
+    assert loss._plain_head(bent) is None
+    assert loss._plain_head(gemma) is gemma.lm_head
     assert loss._plain_head(llama) is llama.lm_head
     packed = pack([random_row("a", 4, 3, 1)])
     with torch.no_grad():
-        logits = llama(
-            input_ids=packed.ids, position_ids=packed.positions, layout=packed.layout, use_cache=False
-        ).logits
-        wanted = cross_entropy(logits[0, packed.source], packed.target, reduction="sum")
-        assert close(answer_loss(llama, packed), wanted)
+        for model in (bent, gemma, llama):
+            logits = model(
+                input_ids=packed.ids, position_ids=packed.positions, layout=packed.layout, use_cache=False
+            ).logits
+            wanted = cross_entropy(logits[0, packed.source], packed.target, reduction="sum")
+            assert close(answer_loss(model, packed), wanted)
+        assert not close(answer_loss(bent, packed), answer_loss(gemma, packed))
