@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tiny import close, random_row, tiny_model
+from tuneworth.models.structure import plain_head
 from tuneworth.training import answer_loss, loss, pack
 
 
@@ -36,9 +37,9 @@ def test_law_3_loss_and_gradients_in_chunks_are_those_of_all_logits(
 def test_a_head_that_bends_its_logits_is_asked_whole() -> None:
     bent, gemma, llama = tiny_model("alternating"), tiny_model("alternating"), tiny_model()
     bent.config.final_logit_softcapping = 2.0
-    assert loss._plain_head(bent) is None
-    assert loss._plain_head(gemma) is gemma.lm_head
-    assert loss._plain_head(llama) is llama.lm_head
+    assert plain_head(bent) is None
+    assert plain_head(gemma) is gemma.lm_head
+    assert plain_head(llama) is llama.lm_head
     packed = pack([random_row("a", 4, 3, 1)])
     with torch.no_grad():
         for model in (bent, gemma, llama):

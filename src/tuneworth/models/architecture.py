@@ -14,8 +14,8 @@ class Family:
     """What decoders of one `model_type` have in common.
 
     `norms` a block; `qk_norm` is of heads or of all of them; `has_exact_scale`: a norm's weight is applied in float32.
-    `is_fused`: models.blocks has a forward pass for its LoRA blocks. `has_plain_head`: training.loss takes its logits
-    a few tokens at a time. `unsupported` says what of it this project's attention lacks.
+    `is_known` to models.structure: models.blocks has a forward pass for its LoRA blocks, and training.loss takes its
+    logits a few tokens at a time. `unsupported` says what of it this project's attention lacks.
     """
 
     is_gated: bool = True
@@ -26,20 +26,17 @@ class Family:
     qk_norm: str = ""
     has_exact_scale: bool = False
     is_tied: bool = False
-    is_fused: bool = False
-    has_plain_head: bool = False
+    is_known: bool = False
     unsupported: str = ""
 
 
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family(is_fused=True, has_plain_head=True),
-    "mistral": Family(is_fused=True, has_plain_head=True),
-    "qwen2": Family(qkv_bias=True, is_fused=True, has_plain_head=True),
-    "qwen3": Family(qk_norm="heads", is_fused=True, has_plain_head=True),
+    "llama": Family(is_known=True),
+    "mistral": Family(is_known=True),
+    "qwen2": Family(qkv_bias=True, is_known=True),
+    "qwen3": Family(qk_norm="heads", is_known=True),
     "gemma2": Family(norms=4, has_exact_scale=True, is_tied=True, unsupported="attention with capped logits (softcap)"),
-    "gemma3_text": Family(
-        norms=4, qk_norm="heads", has_exact_scale=True, is_tied=True, is_fused=True, has_plain_head=True
-    ),
+    "gemma3_text": Family(norms=4, qk_norm="heads", has_exact_scale=True, is_tied=True, is_known=True),
     "olmo2": Family(qk_norm="all", has_exact_scale=True),
     "granite": Family(),
     "smollm3": Family(is_tied=True),

@@ -29,9 +29,8 @@ from torch.nn.functional import linear
 from tuneworth.models.attention import Layout
 from tuneworth.models.kernels import gate_into, kernels_compiled, norm_heads, norm_into, norm_of_sum, normed
 from tuneworth.models.single import SingleToken, project_single
-from tuneworth.models.structure import Norm, Structure, is_known, linear_layers, norm_of
+from tuneworth.models.structure import Norm, Structure, is_known, linear_layers, norm_of, plain_head
 
-_KNOWN_MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Gemma3ForCausalLM")
 _PACKED_FOR_ROWS = 16  # which order oneDNN chooses hardly depends on it
 
 
@@ -178,7 +177,7 @@ class _Block:
         q, k, v, out, gate, up, down = linear_layers(layer)
         self._qkv, self._out = _Projection([q, k, v], names), _Projection([out], names)
         self._gate_up, self._down = _Projection([gate, up], names), _Projection([down], names)
-        self.single = SingleToken(layer, names)
+        self.single = SingleToken(layer, self.own, names)
 
     def __call__(
         self, x: Tensor, added: Tensor, angles: tuple[Tensor, Tensor], layout: Layout, adapters: Tensor | None
@@ -286,16 +285,12 @@ def _has_room(model: torch.nn.Module) -> bool:
 
 
 def _fits(model: torch.nn.Module) -> bool:
-    whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    if type(whole).__name__ not in _KNOWN_MODELS:
+    if plain_head(model) is None:
         return False
-    layers = list(whole.model.layers)
-    return (
-        all(is_known(layer) for layer in layers)
-        and all(_is_answerable(module) for layer in layers for module in linear_layers(layer))
-        and getattr(whole.config, "final_logit_softcapping", None) is None
-        and type(whole.lm_head) is torch.nn.Linear
-        and whole.lm_head.bias is None
+    whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return all(
+        is_known(layer) and all(_is_answerable(module) for module in linear_layers(layer))
+        for layer in whole.model.layers
     )
 
 

@@ -46,9 +46,9 @@ class Slots:
 class SingleToken:
     """One decoder block."""
 
-    def __init__(self, layer: Any, names: Sequence[str]) -> None:
+    def __init__(self, layer: Any, own: Structure, names: Sequence[str]) -> None:
         self._linears = linear_layers(layer)
-        self._own = Structure.of(layer)
+        self._own = own
         self._names = names
         self._ready: dict[int | None, Callable[..., Tensor]] = {}
 

@@ -23,6 +23,7 @@ _WINDOWS = {
     "Qwen3DecoderLayer": "sliding_window",
     "Gemma3DecoderLayer": "sliding_window",
 }
+_MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Gemma3ForCausalLM")
 _ACTIVATIONS = {"SiLUActivation": "silu", "SiLU": "silu", "GELUTanh": "gelu"}
 
 Norm = tuple[Tensor, float]  # weight [H] and epsilon; see kernels.normed
@@ -81,6 +82,16 @@ def is_known(layer: torch.nn.Module) -> bool:
         and getattr(whole.self_attn, "attn_logit_softcapping", None) is None
         and getattr(whole.self_attn, "is_causal", True)
     )
+
+
+def plain_head(model: Any) -> torch.nn.Linear | None:
+    """The output layer of a known model, adapters on it or not, if logits are that layer of the last hidden states and
+    nothing else; others may scale or bend them."""
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if type(whole).__name__ not in _MODELS or getattr(whole.config, "final_logit_softcapping", None) is not None:
+        return None
+    head = whole.get_output_embeddings()
+    return head if type(head) is torch.nn.Linear and head.bias is None else None
 
 
 def linear_layers(layer: Any) -> list[Any]:

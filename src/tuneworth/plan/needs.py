@@ -204,7 +204,7 @@ def largest_batch(
 
 
 def _is_fused(model: Architecture, method: Method) -> bool:
-    return model.traits.is_fused and method.name in ("lora", "rslora")
+    return model.traits.is_known and method.name in ("lora", "rslora")
 
 
 def _kept_values(model: Architecture, method: Method, batch: Batch) -> int:
@@ -241,7 +241,7 @@ def _block_values(model: Architecture, method: Method, batch: Batch) -> int:
 def _logit_bytes(model: Architecture, batch: Batch, item: int) -> int:
     """Of the trained tokens' logits: a chunk at a time, once exact and once as an exponential, where the head is a
     plain layer; else of all of them, exact, as logarithms, with two gradients."""
-    if model.traits.has_plain_head:
+    if model.traits.is_known:
         return min(batch.trained, _CHUNK_TOKENS) * model.vocabulary * (item + 2 * _EXACT)
     return batch.trained * model.vocabulary * (item + 4 * _EXACT)
 

@@ -51,7 +51,7 @@ def with_teaching(
         asking, learnt = needed(count)
         if asking + course.wish(learnt) <= left or count == options[-1]:
             break
-    found = course.fit(left - asking, learnt)
+    found = course.fit(left - asking, learnt, further=bool(allotment.trainings))
     if isinstance(found, str):
         would_do = format_seconds(budget + 1.1 * (asking + course.wish(learnt) - left))
         what = f"the budget leaves {max(0.0, left):.0f} s for it, {count} answers of a teacher need {asking:.0f} s"

@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from tuneworth.models.kernels import precise, softmax_in_place
+from tuneworth.models.structure import plain_head
 from tuneworth.training.batches import FILLED_TO, Pack, Row, micro_batches, pack
 
-# Their logits are a plain linear layer of the last hidden states; others may scale or bend them.
-_PLAIN_HEADS = frozenset(f"{family}ForCausalLM" for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma3"))
 # Logits of so many tokens are held at a time.
 _TOKENS_AT_ONCE = 256
 
@@ -30,7 +29,7 @@ def token_log_probabilities(model: Any, pack: Pack) -> Tensor:
     a time: no matrix of tokens by vocabulary is held.
     """
     inputs = {"input_ids": pack.ids, "position_ids": pack.positions, "layout": pack.layout, "use_cache": False}
-    head = _plain_head(model)
+    head = plain_head(model)
     if head is None:
         logits = model(**inputs, logits_to_keep=pack.source).logits[0]
         return log_softmax(logits.to(precise(logits)), -1).gather(1, pack.target[:, None])[:, 0]
@@ -79,14 +78,6 @@ class _LogProbabilities(torch.autograd.Function):
 
 def _chunks(tokens: int) -> list[slice]:
     return [slice(start, start + _TOKENS_AT_ONCE) for start in range(0, tokens, _TOKENS_AT_ONCE)]
-
-
-def _plain_head(model: Any) -> torch.nn.Linear | None:
-    """The output layer, if logits are that layer of the last hidden states and nothing else."""
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = whole.get_output_embeddings() if type(whole).__name__ in _PLAIN_HEADS else None
-    bent = getattr(whole.config, "final_logit_softcapping", None) is not None
-    return head if type(head) is torch.nn.Linear and head.bias is None and not bent else None
 
 
 def _body(model: Any) -> Any:
