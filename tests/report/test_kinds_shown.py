@@ -75,6 +75,11 @@ def test_a_judge_and_calibration_are_shown_and_what_was_not_measured_says_why() 
     page = render_report(replace(run, arms=arms))
     assert EVIL not in page
     assert page.count('id="reliability-lines-t"') == 1
+    # Ten bins and the sentence about them are shown to their end.
+    ten = [{"rows": 40 + n, "confidence": 0.1 * n + 0.05, "right": 0.5} for n in range(10)]
+    many = [{**one, "calibration": {"error": 0.2, "rows": 445, "bins": ten}} for one in run.arms]
+    page = render_report(replace(run, arms=many))
+    assert "95.0 % sure, 50.0 % right (49 rows)" in page and "probability of its own answer count." in page
     assert 'id="reliability-lines-t"' not in render_report(run)
 
 
