@@ -18,6 +18,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Olmo3Config,
+    Olmo3ForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -146,7 +148,7 @@ def write_tokenizer(folder: Path, template: str | None = CHATML, *, config: dict
         (folder / "chat_template.jinja").write_text(template)
 
 
-KINDS = ("gqa", "mha", "window", "alternating")
+KINDS = ("gqa", "mha", "window", "alternating", "other")  # the last is no family of models.structure
 """Grouped-query Llama, multi-head Llama, Mistral with a window of 4, Gemma 3 with one in every other layer."""
 
 
@@ -174,6 +176,9 @@ def tiny_model(
             model = Gemma3ForCausalLM(config)
             for weight in (p for name, p in model.named_parameters() if name.endswith("norm.weight")):
                 torch.nn.init.uniform_(weight, -0.5, 0.5)
+        elif kind == "other":
+            layers = ["sliding_attention", "full_attention"]
+            model = Olmo3ForCausalLM(Olmo3Config(**shape, sliding_window=4, layer_types=layers))
         elif kind == "bias":  # of queries, keys and values
             model = Qwen2ForCausalLM(Qwen2Config(**shape))
             for bias in (p for name, p in model.named_parameters() if name.endswith("bias")):

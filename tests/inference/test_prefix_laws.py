@@ -14,7 +14,7 @@ from tuneworth.inference import Engine, Request
 from tuneworth.inference.cache import Prefix, token_bytes
 from tuneworth.inference.prefixes import PrefixTree
 from tuneworth.models.adapters import add_adapter, add_lora, load_adapter, remove_adapter
-from tuneworth.models.packed import PackedDecoder
+from tuneworth.models.packed import PackedDecoder, PlainDecoder
 
 NEVER = 10**6
 
@@ -173,6 +173,10 @@ def test_law_6_packed_weights_give_the_models_own_logits(kind: str) -> None:
     prompts = [random_ids(n, seed=n) for n in (3, 9, 17)]
     found = engine.generate(prompts, max_new_tokens=6)
     assert [list(answer.ids) for answer in found] == [plain_greedy(exact, prompt, 6) for prompt in prompts]
+
+
+def test_a_family_that_is_not_known_answers_by_its_own_forward_pass() -> None:
+    assert isinstance(Engine(tiny_model("other"), end_id=NEVER)._decoder, PlainDecoder)
 
 
 def test_adapters_are_mixed_in_one_batch_without_touching_each_other(tmp_path: Path) -> None:

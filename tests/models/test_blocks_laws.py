@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import Olmo2Config, Olmo2ForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from tiny import close, random_ids, random_row, tiny_model
 from tuneworth.inference import Engine
@@ -108,8 +108,7 @@ def test_blocks_with_anything_else_on_them_keep_their_own_forward_pass(changes: 
 
 
 def test_blocks_of_other_families_and_trained_weights_keep_their_own_forward_pass() -> None:
-    numbers = {"vocab_size": 30, "hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2}
-    other = Olmo2ForCausalLM(Olmo2Config(**numbers, num_hidden_layers=2, pad_token_id=None)).requires_grad_(False)
+    other = tiny_model("other").requires_grad_(False)
     trained = tiny_model().requires_grad_(True)
     for model in (other, trained):
         fuse_blocks(model)

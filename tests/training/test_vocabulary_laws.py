@@ -35,14 +35,15 @@ def test_law_3_loss_and_gradients_in_chunks_are_those_of_all_logits(
 
 
 def test_a_head_that_bends_its_logits_is_asked_whole() -> None:
-    bent, gemma, llama = tiny_model("alternating"), tiny_model("alternating"), tiny_model()
+    bent, gemma, llama, other = (tiny_model(kind) for kind in ("alternating", "alternating", "gqa", "other"))
     bent.config.final_logit_softcapping = 2.0
     assert plain_head(bent) is None
     assert plain_head(gemma) is gemma.lm_head
     assert plain_head(llama) is llama.lm_head
+    assert plain_head(other) is None
     packed = pack([random_row("a", 4, 3, 1)])
     with torch.no_grad():
-        for model in (bent, gemma, llama):
+        for model in (bent, gemma, llama, other):
             logits = model(
                 input_ids=packed.ids, position_ids=packed.positions, layout=packed.layout, use_cache=False
             ).logits
